@@ -1,0 +1,1 @@
+"""Where replicas run: start, watch and stop them."""

@@ -1,0 +1,1 @@
+"""Commits: write, verify, restore into any number of ps."""

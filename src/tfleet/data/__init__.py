@@ -1,0 +1,1 @@
+"""Index-addressable datasets and their adapters."""

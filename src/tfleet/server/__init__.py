@@ -1,0 +1,1 @@
+"""The parameter server: partition, optimizers, coordinator, ledger (no TensorFlow)."""

@@ -1,0 +1,1 @@
+"""What every layer shares: the job description, the run directory, the replica environment, errors."""

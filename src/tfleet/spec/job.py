@@ -1,0 +1,231 @@
+"""JobSpec: the one description of a job.
+
+Command-line flags, `-f job.yaml`, `tfleet.train(...)`, the chart's schema and the operator's CRD are all made
+from the fields below; nothing repeats them by hand. The JSON Schema has no unions (not even with null), so that
+it is a structural schema for Kubernetes: a field that is "not given" has a value that says so (-1, 0 or "").
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tfleet.spec.errors import WrongInput, nearest
+
+UNTIL_STOPPED = 0
+TASK_DEFAULT = -1
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class CheckpointSpec(_Section):
+    """When commits are made, and how many are kept."""
+
+    every_seconds: float = Field(60.0, ge=0, description="Seconds between commits; 0: not by time.")
+    every_steps: int = Field(0, ge=0, description="Global steps between commits; 0: not by steps.")
+    keep: int = Field(3, ge=1, description="How many of the newest commits are kept.")
+
+
+class EvaluationSpec(_Section):
+    """When the model is evaluated on the held-out data, by whom, and what follows from it."""
+
+    every_steps: int = Field(
+        0, ge=0, description="Global steps between evaluations on the held-out data; 0: only at the end."
+    )
+    evaluator: bool = Field(
+        False, description="Start one more replica that evaluates each commit and ends with the job."
+    )
+    keep_best: str = Field(
+        "", description="Keep and export the commit that is best by this held-out metric; empty: export the last."
+    )
+    stop_metric: str = Field(
+        "", description="Stop early when this held-out metric no longer gets better; empty: never stop early."
+    )
+    stop_patience: int = Field(
+        3, ge=1, description="Evaluations without improvement after which training stops early."
+    )
+    stop_min_delta: float = Field(0.0, ge=0, description="The least change of the metric that counts as better.")
+
+
+class SummarySpec(_Section):
+    """What is written for TensorBoard."""
+
+    every_steps: int = Field(
+        100, ge=0, description="Global steps between TensorBoard scalars; 0: write no summaries at all."
+    )
+    histograms: bool = Field(
+        True, description="Histograms and images too, as often as they cost at most 3 % of the time."
+    )
+
+
+class JobSpec(_Section):
+    """One training run of a task.
+
+    Every attribute is a job-file key and a flag or a part of one. Instances are immutable and valid.
+
+    Raises:
+        pydantic.ValidationError: when built directly from wrong values; `JobSpec.parse` turns it into `WrongInput`.
+    """
+
+    task: str = Field(
+        "", description="What is trained: mnist, a module:object, or a path/to/file.py:object."
+    )
+    params: dict[str, str] = Field(
+        default_factory=dict, description="Parameters of the task, such as hidden_units=100."
+    )
+    workers: int = Field(2, ge=1, le=1024, description="Number of worker processes.")
+    ps: int = Field(2, ge=1, le=256, description="Number of parameter servers.")
+    strategy: Literal["async", "sync"] = Field(
+        "async", description="How updates meet: async applies each as it comes, sync applies fixed sets."
+    )
+    replicas_to_aggregate: int = Field(
+        0, ge=0, description="sync: batches in a step; 0: as many as there are workers at the start."
+    )
+    steps: int = Field(
+        TASK_DEFAULT, ge=-1, description="Global steps to train; 0: until stopped; -1: what the task says."
+    )
+    epochs: int = Field(0, ge=0, description="Passes over the training data, instead of steps; 0: not given.")
+    batch_size: int = Field(
+        0, ge=0, description="Samples in a batch of one worker; 0: what the task says, else 20."
+    )
+    learning_rate: float = Field(
+        0.0, ge=0, description="Replaces the learning rate the model was compiled with; 0: keep that."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initialisation, order of samples, dropout.")
+    data_dir: str = Field("", description="Folder of the data; empty: what the task brings along.")
+    xla: Literal["auto", "always", "never"] = Field(
+        "auto", description="Compile the gradient function with XLA; auto: by a fixed rule on model and batch."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads within an operation, for each worker.")
+    tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
+    status_port: int = Field(
+        0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off."
+    )
+    join_timeout: float = Field(
+        600.0, gt=0, description="Seconds without any worker after which the ps give up."
+    )
+    peer_timeout: float = Field(
+        20.0, ge=1, description="Seconds of silence after which a replica counts as lost."
+    )
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="Commits.")
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
+    summary: SummarySpec = Field(default_factory=SummarySpec, description="TensorBoard summaries.")
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _params_as_text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {str(k): _text(v) for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobSpec:
+        if self.epochs and self.steps != TASK_DEFAULT:
+            raise ValueError(f"steps={self.steps} and epochs={self.epochs} are both given: give only one of the two")
+        if self.replicas_to_aggregate and self.strategy != "sync":
+            raise ValueError("replicas_to_aggregate does nothing with strategy async: leave it out or use sync")
+        return self
+
+    @property
+    def aggregate(self) -> int:
+        """Batches in one global step: `replicas_to_aggregate` under sync, 1 under async."""
+        return (self.replicas_to_aggregate or self.workers) if self.strategy == "sync" else 1
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> JobSpec:
+        """Builds a spec from plain values, as from YAML or flags.
+
+        Args:
+            values: field names to values; nested sections are dicts.
+
+        Raises:
+            WrongInput: one sentence on the first wrong value: what was given, what is allowed, what to change.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise WrongInput(_sentence(error, cls)) from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> JobSpec:
+        """Reads a spec from a YAML file.
+
+        Raises:
+            WrongInput: when the file cannot be read, is not a YAML mapping, or holds wrong values.
+        """
+        return cls.parse(read_yaml(path))
+
+    def dump(self) -> str:
+        """Returns the whole spec as YAML, defaults included, always the same bytes for the same spec."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Returns the JSON Schema of a job file: no references, no unions."""
+        schema = cls.model_json_schema()
+        resolved: dict[str, Any] = _inline(schema, schema.get("$defs", {}))
+        resolved.pop("$defs", None)
+        return resolved
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Reads a YAML mapping from `path`.
+
+    Raises:
+        WrongInput: when the file cannot be read or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WrongInput(f"the job file {path} cannot be read: {error.strerror}; give a readable file to -f") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise WrongInput(f"the job file {path} is not YAML: {detail}; correct the file") from None
+    if not isinstance(values, dict):
+        raise WrongInput(f"the job file {path} must hold a mapping of job fields, such as 'task: mnist'")
+    return values
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _inline(node: Any, defs: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_inline(item, defs) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target = defs[node["$ref"].rsplit("/", 1)[1]]
+        return _inline({**target, **{k: v for k, v in node.items() if k != "$ref"}}, defs)
+    return {k: _inline(v, defs) for k, v in node.items() if k != "title" or not isinstance(v, str)}
+
+
+def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section = _section_of(model, first["loc"][:-1])
+        hint = nearest(str(first["loc"][-1]), section.model_fields)
+        return f"unknown job field {name}{hint}; allowed: {', '.join(section.model_fields)}"
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    if not name:
+        return message
+    rule = message[0].lower() + message[1:]
+    return f"{name}: given {first['input']!r}, but {rule}; change {name} in the job file or its flag"
+
+
+def _section_of(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return model

@@ -1,0 +1,1 @@
+"""Conformance suites for other people's tasks, optimizers, checkpoint stores and backends."""

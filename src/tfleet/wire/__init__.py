@@ -1,0 +1,1 @@
+"""Frames, authentication, and the client and server ends of a connection."""

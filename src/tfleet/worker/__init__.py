@@ -1,0 +1,1 @@
+"""The worker: gradient function, training loop, strategies, evaluation, export (imports TensorFlow)."""
