@@ -1,0 +1,184 @@
+"""The run directory: where a job keeps everything, the same on a disk and on a mounted volume.
+
+Each file has one writer: the launcher `job.yaml`, each ps its part of a checkpoint, ps 0 the rest of it and
+`deploy.log`, `metrics.jsonl`, `status.json`; workers and the evaluator their own summaries; the holder of the
+finalisation lease `export/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfleet.spec.errors import WrongInput
+
+PRIVATE = ".tfleet"
+"""Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of everything in one run directory.
+
+    Attributes:
+        path: the run directory, absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path | str) -> RunDir:
+        """Returns the run directory at `path`, made absolute; touches nothing."""
+        return cls(Path(path).expanduser().absolute())
+
+    @classmethod
+    def existing(cls, path: Path | str) -> RunDir:
+        """Returns the run directory at `path`.
+
+        Raises:
+            WrongInput: when there is no job in it.
+        """
+        run = cls.at(path)
+        if not run.job_file.is_file():
+            raise WrongInput(f"{path} is not a run directory (it has no job.yaml); give the folder that train printed")
+        return run
+
+    @property
+    def job_file(self) -> Path:
+        """The resolved JobSpec."""
+        return self.path / "job.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the commits."""
+        return self.path / "checkpoints"
+
+    @property
+    def summaries(self) -> Path:
+        """TensorBoard's log folder, with `train/` and `eval/` inside."""
+        return self.path / "summaries"
+
+    @property
+    def export(self) -> Path:
+        """Folder of exported versions."""
+        return self.path / "export"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of one log per replica."""
+        return self.path / "logs"
+
+    @property
+    def deploy_log(self) -> Path:
+        """One line for (some of) the steps of each worker, and the time that training took."""
+        return self.path / "deploy.log"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: training and held-out metrics by global step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status_file(self) -> Path:
+        """What ps 0 last told about the job."""
+        return self.path / "status.json"
+
+    @property
+    def private(self) -> Path:
+        """Folder of token, endpoint and lock."""
+        return self.path / PRIVATE
+
+    @property
+    def token_file(self) -> Path:
+        """The job's secret, mode 0600."""
+        return self.private / "token"
+
+    @property
+    def endpoint_file(self) -> Path:
+        """Address of ps 0, for the commands that talk to a running job."""
+        return self.private / "endpoint"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked (flock) for as long as the launcher or any replica of the job lives."""
+        return self.private / "lock"
+
+    def log(self, role: str, index: int) -> Path:
+        """Returns the log of one replica."""
+        return self.logs / f"{role}-{index}.log"
+
+    def create(self) -> None:
+        """Makes the folders that every job needs.
+
+        Raises:
+            WrongInput: when the folder cannot be written, or its disk is full.
+        """
+        try:
+            for folder in (self.path, self.checkpoints, self.summaries, self.export, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.private.mkdir(mode=0o700, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.private) as probe:
+                probe.write(bytes(4096))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise WrongInput(
+                f"the run directory {self.path} cannot be written: {error.strerror}; choose another with --run-dir"
+            ) from None
+
+    def make_token(self) -> None:
+        """Writes a new secret for this job, readable by its owner only."""
+        self.token_file.unlink(missing_ok=True)
+        handle = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+
+    def lock(self) -> int:
+        """Takes the lock of the run directory without waiting.
+
+        Returns:
+            A file descriptor; the lock lasts until it and every inherited copy of it are closed.
+
+        Raises:
+            WrongInput: when a living job holds it.
+        """
+        handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise WrongInput(
+                f"the run directory {self.path} is in use by a living job; "
+                "stop that with 'tfleet stop' or choose another with --run-dir"
+            ) from None
+        return handle
+
+    def alive(self) -> bool:
+        """Tells whether a launcher or replica of this job lives on this machine."""
+        if not self.lock_file.exists():
+            return False
+        with contextlib.suppress(WrongInput):
+            os.close(self.lock())
+            return False
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """Returns what ps 0 last told, or an empty dict before it told anything."""
+        with contextlib.suppress(OSError, ValueError):
+            values: dict[str, Any] = json.loads(self.status_file.read_text(encoding="utf-8"))
+            return values
+        return {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` by `text` in one step, so that a reader sees the old text or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
