@@ -47,9 +47,7 @@ class EvaluationSpec(_Section):
     stop_metric: str = Field(
         "", description="Stop early when this held-out metric no longer gets better; empty: never stop early."
     )
-    stop_patience: int = Field(
-        3, ge=1, description="Evaluations without improvement after which training stops early."
-    )
+    stop_patience: int = Field(3, ge=1, description="Evaluations without improvement after which training stops early.")
     stop_min_delta: float = Field(0.0, ge=0, description="The least change of the metric that counts as better.")
 
 
@@ -73,9 +71,7 @@ class JobSpec(_Section):
         pydantic.ValidationError: when built directly from wrong values; `JobSpec.parse` turns it into `WrongInput`.
     """
 
-    task: str = Field(
-        "", description="What is trained: mnist, a module:object, or a path/to/file.py:object."
-    )
+    task: str = Field("", description="What is trained: mnist, a module:object, or a path/to/file.py:object.")
     params: dict[str, str] = Field(
         default_factory=dict, description="Parameters of the task, such as hidden_units=100."
     )
@@ -91,9 +87,7 @@ class JobSpec(_Section):
         TASK_DEFAULT, ge=-1, description="Global steps to train; 0: until stopped; -1: what the task says."
     )
     epochs: int = Field(0, ge=0, description="Passes over the training data, instead of steps; 0: not given.")
-    batch_size: int = Field(
-        0, ge=0, description="Samples in a batch of one worker; 0: what the task says, else 20."
-    )
+    batch_size: int = Field(0, ge=0, description="Samples in a batch of one worker; 0: what the task says, else 20.")
     learning_rate: float = Field(
         0.0, ge=0, description="Replaces the learning rate the model was compiled with; 0: keep that."
     )
@@ -104,15 +98,9 @@ class JobSpec(_Section):
     )
     threads: int = Field(1, ge=1, le=256, description="Threads within an operation, for each worker.")
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
-    status_port: int = Field(
-        0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off."
-    )
-    join_timeout: float = Field(
-        600.0, gt=0, description="Seconds without any worker after which the ps give up."
-    )
-    peer_timeout: float = Field(
-        20.0, ge=1, description="Seconds of silence after which a replica counts as lost."
-    )
+    status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
+    join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
+    peer_timeout: float = Field(20.0, ge=1, description="Seconds of silence after which a replica counts as lost.")
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="Commits.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
     summary: SummarySpec = Field(default_factory=SummarySpec, description="TensorBoard summaries.")
@@ -128,6 +116,12 @@ class JobSpec(_Section):
     def _consistent(self) -> JobSpec:
         if self.epochs and self.steps != TASK_DEFAULT:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} are both given: give only one of the two")
+        needs_evaluations = self.evaluation.keep_best or self.evaluation.stop_metric
+        if needs_evaluations and not (self.evaluation.every_steps or self.evaluation.evaluator):
+            raise ValueError(
+                "evaluation.keep_best and evaluation.stop_metric need evaluations while training: "
+                "give evaluation.every_steps (--eval-every) or an evaluator too"
+            )
         if self.replicas_to_aggregate and self.strategy != "sync":
             raise ValueError("replicas_to_aggregate does nothing with strategy async: leave it out or use sync")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -115,4 +116,4 @@ def partition_bounds(parameters: int, ps: int) -> list[tuple[int, int]]:
     """Splits a vector into one [low, high) per ps, equal to within one chunk; a small vector leaves some empty."""
     chunks = math.ceil(parameters / CHUNK)
     cuts = [min(parameters, (chunks * i // ps) * CHUNK) for i in range(ps)] + [parameters]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(itertools.pairwise(cuts))

@@ -1,0 +1,209 @@
+"""The client end of a connection: blocking sockets, for workers and for commands that talk to a job."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tfleet.spec.errors import JobFailed, WrongInput, error_for
+from tfleet.wire import auth
+from tfleet.wire.address import Address
+from tfleet.wire.frames import (
+    HEADER,
+    META_LIMIT,
+    Kind,
+    ProtocolError,
+    pack_header,
+    pack_json,
+    unpack_header,
+    unpack_json,
+)
+
+Buffer = bytes | bytearray | memoryview
+TRY = 5.0
+"""Seconds for one try to connect and prove the token."""
+PAYLOAD_LIMIT = 1 << 34
+"""Bytes of payload that a client takes when no buffer of the right size was given."""
+
+
+class ConnectionLost(JobFailed):
+    """The peer closed the connection or did not answer in time."""
+
+
+class Frame(NamedTuple):
+    """A received frame."""
+
+    kind: Kind
+    meta: bytearray
+    payload: memoryview
+
+
+class Channel:
+    """A connected, authenticated, blocking connection.
+
+    Not safe for use by several threads at once.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self._sock = sock
+        self._peer = peer
+        self._header = bytearray(HEADER.size)
+
+    def send(self, kind: Kind, meta: Buffer = b"", *payload: Buffer) -> None:
+        """Sends one frame; blocks until the system has taken all of it.
+
+        Args:
+            kind: of the frame.
+            meta: packed meta.
+            payload: buffers that make up the payload, in order; not copied.
+
+        Raises:
+            ConnectionLost: when the peer is gone.
+        """
+        views = [memoryview(part).cast("B") for part in payload if len(part)]
+        size = sum(len(view) for view in views)
+        parts = [memoryview(pack_header(kind, len(meta), size) + bytes(meta)), *views]
+        try:
+            while parts:
+                sent = self._sock.sendmsg(parts)
+                while parts and sent >= len(parts[0]):
+                    sent -= len(parts.pop(0))
+                if sent:
+                    parts[0] = parts[0][sent:]
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def receive(self, into: memoryview | None = None) -> Frame:
+        """Blocks for one frame.
+
+        Args:
+            into: where a payload of exactly this size goes; another size gets memory of its own.
+
+        Raises:
+            ConnectionLost: when the peer is gone or silent for longer than the timeout.
+            ProtocolError: when it is no valid frame.
+        """
+        self._fill(memoryview(self._header))
+        header = unpack_header(self._header, META_LIMIT)
+        meta = bytearray(header.meta)
+        self._fill(memoryview(meta))
+        if into is not None and len(into) == header.payload:
+            payload = into
+        elif header.payload > PAYLOAD_LIMIT:
+            raise ProtocolError(f"a frame with {header.payload} bytes of payload")
+        else:
+            payload = memoryview(bytearray(header.payload))
+        self._fill(payload)
+        return Frame(header.kind, meta, payload)
+
+    def call(self, name: str, payload: Buffer = b"", **values: Any) -> tuple[dict[str, Any], memoryview]:
+        """Calls a procedure of the peer and blocks for its result.
+
+        Returns:
+            The result's values and payload.
+
+        Raises:
+            TfleetError: what the peer answered with, with its exit code.
+            ConnectionLost: when the peer is gone.
+        """
+        self.send(Kind.CALL, pack_json({"call": name, **values}), payload)
+        frame = self.receive()
+        return self.result(frame), frame.payload
+
+    def result(self, frame: Frame) -> dict[str, Any]:
+        """Returns the values of a RESULT frame, or raises what an ERROR frame says."""
+        values = unpack_json(frame.meta)
+        if frame.kind is Kind.ERROR:
+            raise error_for(int(values.get("exit_code", 1)), str(values.get("message", "")))
+        if frame.kind is not Kind.RESULT:
+            raise ProtocolError(f"{self._peer} answered with {frame.kind.name} instead of a result")
+        return values
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Limits how long `send` and `receive` block without progress; None: for ever."""
+        self._sock.settimeout(seconds)
+
+    def detach(self) -> socket.socket:
+        """Gives the socket away; the channel is not used any more."""
+        return self._sock
+
+    def close(self) -> None:
+        """Closes the connection; never raises."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+    def _fill(self, view: memoryview) -> None:
+        try:
+            while view:
+                count = self._sock.recv_into(view)
+                if not count:
+                    raise ConnectionLost(f"{self._peer} closed the connection")
+                view = view[count:]
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        reason = "did not answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+        return ConnectionLost(f"the connection to {self._peer} is lost: {reason}")
+
+
+def authenticate(channel: Channel, token: bytes) -> None:
+    """Proves the token to the peer and has the peer prove it; blocks for a round trip.
+
+    Raises:
+        WrongInput: when the peer does not know the same token.
+        ConnectionLost: when the peer closes the connection.
+    """
+    challenge = channel.receive()
+    if challenge.kind is not Kind.CHALLENGE or len(challenge.meta) != auth.NONCE:
+        raise ProtocolError("the peer did not start with a challenge")
+    server, client = bytes(challenge.meta), auth.nonce()
+    channel.send(Kind.ANSWER, client + auth.prove(token, b"client", client, server))
+    welcome = channel.receive()
+    if welcome.kind is Kind.ERROR:
+        channel.result(welcome)
+    if welcome.kind is not Kind.WELCOME or not auth.proven(token, b"server", client, server, bytes(welcome.meta)):
+        raise WrongInput("the peer does not know this job's token; give the token file of that job")
+
+
+def connect(
+    address: Address,
+    token: bytes,
+    *,
+    patience: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Channel:
+    """Connects and authenticates; tries again (resolving the name again) until it works or patience ends.
+
+    Args:
+        address: of the peer.
+        token: the job's.
+        patience: seconds to keep trying; 0: one try.
+        clock: time in seconds.
+        sleep: waits so many seconds.
+
+    Raises:
+        ConnectionLost: when nobody answered within `patience`.
+        WrongInput: when somebody answered who does not know the token.
+    """
+    end = clock() + patience
+    delay = 0.01
+    while True:
+        try:
+            channel = Channel(address.connect(TRY), str(address))
+            try:
+                authenticate(channel, token)
+            except BaseException:
+                channel.close()
+                raise
+            channel.set_timeout(None)
+            return channel
+        except (OSError, ConnectionLost) as error:
+            if clock() >= end:
+                raise ConnectionLost(f"nobody answers at {address}: {error}") from None
+        sleep(delay)
+        delay = min(delay * 1.5, 1.0)

@@ -1,0 +1,215 @@
+"""Frames: a fixed header, a small meta part, a payload of raw bytes.
+
+```
+0       2         3      4            8              16
+| 'tf'  | version | kind | meta bytes | payload bytes | meta | payload
+```
+
+All integers are little-endian. The meta of CALL, RESULT and ERROR is a JSON object; PUSH, PULL and TAKE, which
+travel with every step, have fixed structures. No length is believed before it is checked against a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from tfleet.spec.errors import JobFailed
+
+MAGIC = b"tf"
+VERSION = 1
+HEADER = struct.Struct("<2sBBIQ")
+META_LIMIT = 16 << 20
+"""Bytes of meta that an authenticated peer may send (the layout of a large model is JSON)."""
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    CHALLENGE = 1
+    ANSWER = 2
+    WELCOME = 3
+    CALL = 4
+    RESULT = 5
+    ERROR = 6
+    PUSH = 7
+    PULL = 8
+    TAKE = 9
+
+
+class ProtocolError(JobFailed):
+    """A peer sent something that is no valid frame, or not now; the connection is closed."""
+
+
+class Header(NamedTuple):
+    """A checked frame header; lengths in bytes."""
+
+    kind: Kind
+    meta: int
+    payload: int
+
+
+def pack_header(kind: Kind, meta: int, payload: int) -> bytes:
+    """Returns the 16 bytes that start a frame."""
+    return HEADER.pack(MAGIC, VERSION, kind, meta, payload)
+
+
+def unpack_header(data: bytes | bytearray | memoryview, meta_limit: int = META_LIMIT) -> Header:
+    """Checks and returns a frame header.
+
+    Args:
+        data: 16 bytes.
+        meta_limit: the most bytes of meta that are allowed now.
+
+    Raises:
+        ProtocolError: for another protocol, another version, an unknown kind, or too much meta.
+    """
+    magic, version, kind, meta, payload = HEADER.unpack(data)
+    if magic != MAGIC:
+        raise ProtocolError("the peer does not speak tfleet's protocol")
+    if version != VERSION:
+        raise ProtocolError(f"the peer speaks protocol version {version}, this is {VERSION}: use one tfleet version")
+    if meta > meta_limit:
+        raise ProtocolError(f"a frame with {meta} bytes of meta, at most {meta_limit} are allowed here")
+    try:
+        return Header(Kind(kind), meta, payload)
+    except ValueError:
+        raise ProtocolError(f"unknown kind of frame: {kind}") from None
+
+
+def pack_json(values: dict[str, Any]) -> bytes:
+    """Returns the meta of a CALL, RESULT or ERROR."""
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+
+
+def unpack_json(meta: bytes | bytearray) -> dict[str, Any]:
+    """Returns the JSON object in `meta`.
+
+    Raises:
+        ProtocolError: when it is none.
+    """
+    try:
+        values = json.loads(meta)
+    except (ValueError, RecursionError):
+        raise ProtocolError("a frame's meta is not JSON") from None
+    if not isinstance(values, dict):
+        raise ProtocolError("a frame's meta is not a JSON object")
+    return values
+
+
+class Push(NamedTuple):
+    """Meta of PUSH and PULL: one worker's word to one partition.
+
+    Attributes:
+        generation: of the job; older ones are refused.
+        member: the worker's number in this generation.
+        sequence: counts this worker's pushes, from 1; a partition applies each at most once. PULL: the last one.
+        learning_rate: for this update.
+        samples: in the batch.
+        step: global step of the parameters that the gradient was computed from.
+        epoch: of the batch.
+        batch: its number within the epoch.
+        batches: that make up this step (1 under async).
+        want: how many leases the worker would like (to ps 0 only).
+        held: how many it still has besides: with none it waits for one.
+    """
+
+    generation: int
+    member: int
+    sequence: int
+    learning_rate: float
+    samples: int
+    step: int
+    epoch: int
+    batch: int
+    batches: int
+    want: int
+    held: int
+
+
+PUSH = struct.Struct("<IIQfIQIQIHH")
+
+
+def pack_push(push: Push) -> bytes:
+    """Returns the meta of a PUSH or PULL."""
+    return PUSH.pack(*push)
+
+
+def unpack_push(meta: bytes | bytearray) -> Push:
+    """Returns what `pack_push` packed.
+
+    Raises:
+        ProtocolError: when the length is wrong.
+    """
+    if len(meta) != PUSH.size:
+        raise ProtocolError(f"a push with {len(meta)} bytes of meta instead of {PUSH.size}")
+    return Push._make(PUSH.unpack(meta))
+
+
+class Order(IntEnum):
+    """What a worker is to do next besides its leases."""
+
+    NONE = 0
+    EVALUATE = 1
+    FINALISE = 2
+    OVER = 3
+    REJOIN = 4
+
+
+class Lease(NamedTuple):
+    """The right to compute one batch.
+
+    Attributes:
+        epoch: of the batch.
+        batch: its number within the epoch.
+        batches: that make up its step (1 under async).
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+
+
+class Take(NamedTuple):
+    """Meta of TAKE: what a partition answers to PUSH and PULL; its payload is the parameters, or nothing.
+
+    Attributes:
+        generation: of the job.
+        step: the global step now (from ps 0), or the number of updates of this partition.
+        order: see `Order`.
+        leases: new ones.
+    """
+
+    generation: int
+    step: int
+    order: Order
+    leases: tuple[Lease, ...]
+
+
+_TAKE = struct.Struct("<IQB")
+_LEASE = struct.Struct("<IQI")
+
+
+def pack_take(take: Take) -> bytes:
+    """Returns the meta of a TAKE."""
+    head = _TAKE.pack(take.generation, take.step, take.order)
+    return head + b"".join([_LEASE.pack(*lease) for lease in take.leases])
+
+
+def unpack_take(meta: bytes | bytearray) -> Take:
+    """Returns what `pack_take` packed.
+
+    Raises:
+        ProtocolError: when the length is wrong or the order unknown.
+    """
+    rest = len(meta) - _TAKE.size
+    if rest < 0 or rest % _LEASE.size:
+        raise ProtocolError(f"a take with {len(meta)} bytes of meta")
+    generation, step, order = _TAKE.unpack_from(meta)
+    leases = tuple(Lease._make(_LEASE.unpack_from(meta, at)) for at in range(_TAKE.size, len(meta), _LEASE.size))
+    try:
+        return Take(generation, step, Order(order), leases)
+    except ValueError:
+        raise ProtocolError(f"unknown order {order}") from None

@@ -1,0 +1,281 @@
+"""The server end: accepts connections, authenticates them, and reads and writes frames without blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any
+
+from tfleet.spec.errors import ExitCode
+from tfleet.wire import auth
+from tfleet.wire.address import tune
+from tfleet.wire.frames import (
+    HEADER,
+    META_LIMIT,
+    Header,
+    Kind,
+    ProtocolError,
+    pack_header,
+    pack_json,
+    unpack_header,
+)
+from tfleet.wire.loop import Loop
+
+SILENT_SECONDS = 5.0
+"""A connection that has not proven the token after so many seconds is closed."""
+SILENT_LIMIT = 256
+"""So many unproven connections at once; one more closes the oldest."""
+UNPROVEN_META = 256
+BACKLOG_LIMIT = 64
+"""Frames that may wait for one slow reader before it counts as gone."""
+NOTHING = memoryview(b"")
+
+
+class Handler(ABC):
+    """What a server does with frames. All methods run in the loop's thread and do not block."""
+
+    @abstractmethod
+    def admit(self, connection: Connection, header: Header, meta: bytearray) -> memoryview | None:
+        """Decides about a frame before its payload is read.
+
+        Returns:
+            A buffer of exactly `header.payload` bytes, or None to leave the payload unread for now: the connection
+            pauses until `Connection.retry` asks again.
+
+        Raises:
+            ProtocolError: when the frame is not allowed; the connection is closed.
+        """
+
+    @abstractmethod
+    def frame(self, connection: Connection, header: Header, meta: bytearray, payload: memoryview) -> None:
+        """Takes a whole frame; `payload` is what `admit` returned, filled."""
+
+    @abstractmethod
+    def closed(self, connection: Connection, payload: memoryview | None) -> None:
+        """Is told that a proven connection is gone; `payload` is an admitted buffer that was not filled."""
+
+
+class Connection:
+    """One non-blocking connection.
+
+    Attributes:
+        owner: whatever the handler wants to remember of the peer.
+        proven: whether the peer has proven the token.
+    """
+
+    def __init__(self, loop: Loop, sock: socket.socket, handler: Handler, proven: bool) -> None:
+        self.owner: Any = None
+        self.proven = proven
+        self.closed = False
+        self._loop = loop
+        self._sock = sock
+        self._handler = handler
+        self._queue: deque[memoryview] = deque()
+        self._header: Header | None = None
+        self._meta: bytearray | None = None
+        self._payload: memoryview | None = None
+        self._head_bytes = bytearray(HEADER.size)
+        self._target = memoryview(self._head_bytes)
+        self._paused = False
+        self.on_unproven: Callable[[Connection, Header, bytearray], None] | None = None
+        self.on_close: Callable[[Connection], None] | None = None
+        sock.setblocking(False)
+        self._watch()
+
+    def send(self, kind: Kind, meta: bytes = b"", *payload: memoryview) -> None:
+        """Sends a frame; what the system does not take now is kept by reference and sent later.
+
+        A payload that changes meanwhile is sent as it is then. A peer that does not read is dropped.
+        """
+        if self.closed:
+            return
+        views = [view.cast("B") for view in payload if view.nbytes]
+        size = sum(len(view) for view in views)
+        parts: list[memoryview] = [memoryview(pack_header(kind, len(meta), size) + meta), *views]
+        if not self._queue:
+            parts = self._send_now(parts)
+        if not parts or self.closed:
+            return
+        self._queue.extend(parts)
+        if len(self._queue) > BACKLOG_LIMIT:
+            self.close()
+            return
+        self._watch()
+
+    def result(self, values: dict[str, Any], *payload: memoryview) -> None:
+        """Answers a CALL."""
+        self.send(Kind.RESULT, pack_json(values), *payload)
+
+    def error(self, message: str, exit_code: int = ExitCode.FAILED) -> None:
+        """Answers a CALL with an error for the peer to raise."""
+        self.send(Kind.ERROR, pack_json({"message": message, "exit_code": int(exit_code)}))
+
+    def retry(self) -> None:
+        """Asks the handler again about the frame that `admit` left waiting."""
+        if self._paused and not self.closed:
+            self._paused = False
+            self._guard(self._admit)
+            if not self.closed:
+                self._watch()
+
+    def close(self) -> None:
+        """Closes the connection and tells the handler; the second time nothing happens."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.watch(self._sock, 0, self._ready)
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        if self.on_close:
+            self.on_close(self)
+        if self.proven:
+            self._handler.closed(self, self._payload)
+
+    def _watch(self) -> None:
+        events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)
+        self._loop.watch(self._sock, events, self._ready)
+
+    def _ready(self, events: int) -> None:
+        if events & EVENT_WRITE:
+            self._flush()
+        if events & EVENT_READ and not self.closed:
+            self._guard(self._read)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except ProtocolError as error:
+            self.error(str(error), ExitCode.WRONG_INPUT)
+            self.close()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
+
+    def _read(self) -> None:
+        while not self.closed and not self._paused:
+            while self._target:
+                count = self._sock.recv_into(self._target)
+                if not count:
+                    self.close()
+                    return
+                self._target = self._target[count:]
+            self._advance()
+
+    def _advance(self) -> None:
+        if self._header is None:
+            self._header = unpack_header(self._head_bytes, META_LIMIT if self.proven else UNPROVEN_META)
+            if not self.proven and (self._header.payload or self._header.kind is not Kind.ANSWER):
+                raise ProtocolError("prove the token first")
+            self._meta = bytearray(self._header.meta)
+            self._target = memoryview(self._meta)
+        elif self._payload is None:
+            self._admit()
+        else:
+            self._deliver()
+
+    def _admit(self) -> None:
+        assert self._header is not None
+        assert self._meta is not None
+        payload = self._handler.admit(self, self._header, self._meta) if self.proven else NOTHING
+        if payload is None:
+            self._paused = True
+            self._watch()
+            return
+        self._payload = payload
+        self._target = payload
+        if not payload:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        header, meta, payload = self._header, self._meta, self._payload
+        assert header is not None
+        assert meta is not None
+        assert payload is not None
+        self._header = self._meta = self._payload = None
+        self._target = memoryview(self._head_bytes)
+        if self.proven:
+            self._handler.frame(self, header, meta, payload)
+        elif self.on_unproven:
+            self.on_unproven(self, header, meta)
+
+    def _send_now(self, parts: list[memoryview]) -> list[memoryview]:
+        try:
+            while parts:
+                sent = self._sock.sendmsg(parts)
+                while parts and sent >= len(parts[0]):
+                    sent -= len(parts.pop(0))
+                if sent:
+                    parts[0] = parts[0][sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            # Closing here would run the handler in the middle of whatever it is doing now.
+            self._loop.call_later(0, self.close)
+        return parts
+
+    def _flush(self) -> None:
+        left = self._send_now(list(self._queue))
+        self._queue = deque(left)
+        if not self.closed:
+            self._watch()
+
+
+class Server:
+    """Accepts and authenticates connections on one listening socket."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, token: bytes, handler: Handler) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._token = token
+        self._handler = handler
+        self._unproven: dict[Connection, bytes] = {}
+        loop.watch(listener, EVENT_READ, self._accept)
+
+    @property
+    def unproven(self) -> int:
+        """How many connections have not proven the token yet."""
+        return len(self._unproven)
+
+    def close(self) -> None:
+        """Stops listening; open connections stay."""
+        self._loop.watch(self._listener, 0, self._accept)
+        self._listener.close()
+
+    def adopt(self, sock: socket.socket) -> Connection:
+        """Takes a socket that was connected and authenticated elsewhere."""
+        return Connection(self._loop, sock, self._handler, proven=True)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._unproven) >= SILENT_LIMIT:
+            next(iter(self._unproven)).close()
+        connection = Connection(self._loop, tune(sock), self._handler, proven=False)
+        connection.on_unproven = self._answered
+        connection.on_close = self._forget
+        self._unproven[connection] = nonce = auth.nonce()
+        connection.send(Kind.CHALLENGE, nonce)
+        self._loop.call_later(SILENT_SECONDS, lambda: self._expire(connection))
+
+    def _forget(self, connection: Connection) -> None:
+        self._unproven.pop(connection, None)
+
+    def _expire(self, connection: Connection) -> None:
+        if connection in self._unproven:
+            connection.close()
+
+    def _answered(self, connection: Connection, header: Header, meta: bytearray) -> None:
+        server = self._unproven[connection]
+        client, proof = bytes(meta[: auth.NONCE]), bytes(meta[auth.NONCE :])
+        if len(client) != auth.NONCE or not auth.proven(self._token, b"client", client, server, proof):
+            raise ProtocolError("wrong token: give the token file of this job")
+        del self._unproven[connection]
+        connection.proven = True
+        connection.send(Kind.WELCOME, auth.prove(self._token, b"server", client, server))
