@@ -1,0 +1,91 @@
+# Everything a user or developer of tfleet calls. `make` alone lists the targets.
+#
+# The environment is .venv; stamps inside it say what was installed, so that a second call does nothing.
+# pip takes its settings (index, proxy, cache) from its own configuration and environment.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CLUSTER_TESTS := tests/e2e tests/chaos
+CODE := src tests benchmarks examples docs
+
+# What pip installs depends on these two files only: the source is installed as a link to this folder.
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv dev demo test check format e2e bench docs reference constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+venv: $(VENV)/.stamp-cpu ## set up .venv with what training needs
+
+dev: $(VENV)/.stamp-dev ## set up .venv with the tools for tests, checks and docs too
+
+demo: $(VENV)/.stamp-cpu ## train MNIST with 2 workers and 2 parameter servers
+	$(BIN)/tfleet train mnist --workers 2 --ps 2 --steps 2000 --param hidden_units=100
+
+test: $(VENV)/.stamp-dev ## run all tests that need no cluster
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(CLUSTER_TESTS)) $(PYTEST_ARGS)
+
+check: $(VENV)/.stamp-dev ## check style, types, layers and docs
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+
+format: $(VENV)/.stamp-dev ## put the code into the one format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+e2e: $(VENV)/.stamp-dev ## run the tests that need a cluster, where there are any
+	@if [ -d tests/e2e ]; then $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS); \
+	else echo "e2e: there is no tests/e2e yet, so nothing was tested"; fi
+
+bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/numbers.py
+	$(BIN)/python benchmarks/write_measurements.py
+
+docs: $(VENV)/.stamp-dev ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+reference: $(VENV)/.stamp-dev ## write the generated pages of the documentation anew
+	$(BIN)/python docs/scripts/write_reference.py
+	$(BIN)/python benchmarks/write_measurements.py
+
+constraints: $(VENV)/.stamp-dev ## write constraints.txt from what .venv holds
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The first Python of this list that fits is used; PYTHON=... overrides the list.
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+$(VENV)/.stamp-venv:
+	@for python in $(PYTHONS); do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    $$python -m venv $(VENV) && touch $@ && exit 0; \
+	    echo "make: $$python cannot make a virtual environment; install its venv module" \
+	      "(on Debian: apt install python3-venv), or name another Python with make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "make: tfleet needs Python 3.11, 3.12 or 3.13, and none of these is one: $(PYTHONS);" \
+	  "install one, or name it with make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(VENV)/.stamp-cpu: $(VENV)/.stamp-venv $(INPUTS)
+	@echo "make: installing tfleet and TensorFlow into $(VENV) (once; a few minutes with a slow network)"
+	$(PIP) install -c constraints.txt -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(INPUTS)
+	@echo "make: installing tfleet, TensorFlow and the developers' tools into $(VENV) (once)"
+	$(PIP) install -c constraints.txt -e '.[cpu,dev,docs]'
+	@touch $@ $(VENV)/.stamp-cpu

@@ -1,0 +1,206 @@
+"""The other figures of tfleet: accuracy, the demo, what a parameter server costs, the command line, summaries.
+
+Each figure is measured on its own and may be asked for alone (`--only`); figures that are not asked for keep the
+values that the result file has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from contestants import TFLEET, tfleet_train
+from measure import HERE, RESULTS, child_environment, summary, write_result
+
+NAME = "numbers"
+MLP = ["mnist", "--workers", "2", "--ps", "2", "--steps", "2000", "--batch-size", "20", "--param", "hidden_units=100"]
+CNN = ["mnist", "--workers", "2", "--ps", "2", "--steps", "1500", "--batch-size", "50", "--param", "model=cnn"]
+
+
+def main() -> None:
+    """Measures what is asked for and writes `benchmarks/results/numbers.json`."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--repeats", type=int, default=5)
+    parse.add_argument("--seeds", type=int, default=3, help="seeds for the accuracies: 0, 1, ...")
+    parse.add_argument("--only", action="append", choices=sorted(FIGURES), default=[])
+    options = parse.parse_args()
+    path = RESULTS / f"{NAME}.json"
+    figures = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else {}
+    for name in options.only or FIGURES:
+        figures[name] = FIGURES[name](options)
+        print(f"{name}: {json.dumps(figures[name])}", flush=True)
+    write_result(NAME, ["benchmarks/numbers.py"], {"kind": "numbers", "figures": figures})
+
+
+def accuracy_async(options: argparse.Namespace) -> dict[str, Any]:
+    """Held-out accuracy of the MLP under async."""
+    return accuracy([*MLP, "--strategy", "async"], options.seeds)
+
+
+def accuracy_sync(options: argparse.Namespace) -> dict[str, Any]:
+    """Held-out accuracy of the MLP under sync."""
+    return accuracy([*MLP, "--strategy", "sync"], options.seeds)
+
+
+def accuracy_cnn(options: argparse.Namespace) -> dict[str, Any]:
+    """Held-out accuracy of the convolutional network."""
+    return accuracy(CNN, options.seeds)
+
+
+def accuracy(arguments: list[str], seeds: int) -> dict[str, Any]:
+    """Trains once a seed; returns the held-out accuracies that the runs reported."""
+    values = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory(prefix="tfleet-bench-") as folder:
+            result = tfleet_train([*arguments, "--seed", str(seed)], warmup=0, keep=Path(folder))
+            values.append(held_out_accuracy(Path(result["run_dir"])))
+    return {"command": f"tfleet train {' '.join(arguments)}", "seeds": seeds, "accuracy": summary(values)}
+
+
+def held_out_accuracy(run: Path) -> float:
+    """Reads the last held-out accuracy out of a run directory's `metrics.jsonl`.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    values = [line["eval"]["accuracy"] for line in lines if "accuracy" in line.get("eval", {})]
+    if not values:
+        raise ValueError(f"{run}/metrics.jsonl has no held-out accuracy")
+    return float(values[-1])
+
+
+def demo(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds that `make demo` takes once the environment is there."""
+    command = ["make", "--no-print-directory", "demo"]
+    subprocess.run([*command[:-1], "venv"], cwd=HERE.parent, check=True, capture_output=True)
+    return {"command": " ".join(command), "seconds": summary([timed(command) for _ in range(options.repeats)])}
+
+
+def help_text(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `tfleet --help`, and whether it imports TensorFlow."""
+    question = "import sys, tfleet.cli.main; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=True)
+    seconds = [timed([TFLEET, "--help"]) for _ in range(2 * options.repeats)]
+    return {"seconds": summary(seconds), "imports_tensorflow": answer.stdout.strip() == "True"}
+
+
+def timed(command: list[str]) -> float:
+    """Returns the seconds that a command takes; raises when it fails."""
+    began = time.perf_counter()
+    subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, env=child_environment())
+    return time.perf_counter() - began
+
+
+def parameter_server(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the start of a ps process to its listening socket, and the most memory it had."""
+    ready: list[float] = []
+    peak: list[float] = []
+    for _ in range(options.repeats):
+        with running(MLP) as (launcher, _run):
+            seen = watch_servers(launcher)
+        ready += [values["ready"] for values in seen.values()]
+        peak += [values["peak_mb"] for values in seen.values()]
+    return {"ready_seconds": summary(ready), "peak_rss_mb": summary(peak)}
+
+
+@contextmanager
+def running(arguments: list[str]) -> Iterator[tuple[psutil.Process, Path]]:
+    """Starts `tfleet train`; yields its process and run directory; waits for its end.
+
+    Raises:
+        RuntimeError: when the job fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfleet-bench-") as folder:
+        run = Path(folder) / "run"
+        command = [TFLEET, "train", *arguments, "--run-dir", str(run)]
+        with subprocess.Popen(command, env=child_environment(), stdout=subprocess.DEVNULL) as process:
+            yield psutil.Process(process.pid), run
+            if process.wait() != 0:
+                raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+
+
+def watch_servers(launcher: psutil.Process, pause: float = 0.005) -> dict[int, dict[str, float]]:
+    """Watches the ps processes of a job until the launcher has ended.
+
+    Returns:
+        For each process id: seconds from its start to the first listening socket, and its peak resident memory in MB
+        (10^6 bytes, VmHWM of the kernel).
+    """
+    seen: dict[int, dict[str, float]] = {}
+    while launcher.is_running() and launcher.status() != psutil.STATUS_ZOMBIE:
+        for process in children(launcher):
+            values = seen.setdefault(process.pid, {})
+            try:
+                if "ready" not in values and listens(process):
+                    values["ready"] = time.time() - process.create_time()
+                values["peak_mb"] = high_water_mark(process.pid) or values.get("peak_mb", 0.0)
+            except (psutil.Error, OSError):
+                continue
+        time.sleep(pause)
+    return seen
+
+
+def children(launcher: psutil.Process) -> list[psutil.Process]:
+    """Returns the ps processes below the launcher."""
+    found = []
+    try:
+        for process in launcher.children(recursive=True):
+            environment = process.environ()
+            if environment.get("JOB_NAME") == "ps":
+                found.append(process)
+    except psutil.Error:
+        return []
+    return found
+
+
+def listens(process: psutil.Process) -> bool:
+    """Tells whether a process has a listening TCP socket or a bound Unix socket."""
+    return any(
+        connection.status == psutil.CONN_LISTEN or (isinstance(connection.laddr, str) and connection.laddr)
+        for connection in process.net_connections(kind="all")
+    )
+
+
+def high_water_mark(pid: int) -> float:
+    """Returns the peak resident memory of a process in MB; 0 when it has ended."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+def summaries(options: argparse.Namespace) -> dict[str, Any]:
+    """How much slower the step loop is with TensorBoard summaries than without: 1 - with / without."""
+    arguments = [*MLP[:5], "--steps", "10000", *MLP[7:]]
+    slower = []
+    for _ in range(options.repeats):
+        with_them = tfleet_train(arguments, warmup=500)["steps_per_second"]
+        without = tfleet_train([*arguments, "--summary-every", "0"], warmup=500)["steps_per_second"]
+        slower.append(1 - with_them / without)
+    return {"command": f"tfleet train {' '.join(arguments)} [--summary-every 0]", "slower_by": summary(slower)}
+
+
+FIGURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "accuracy_async": accuracy_async,
+    "accuracy_sync": accuracy_sync,
+    "accuracy_cnn": accuracy_cnn,
+    "demo": demo,
+    "parameter_server": parameter_server,
+    "help": help_text,
+    "summaries": summaries,
+}
+
+if __name__ == "__main__":
+    os.chdir(HERE.parent)
+    main()

@@ -1,0 +1,111 @@
+"""`keras.Model.fit` in one process: the same MLP, batches and optimizer, without parameter servers.
+
+Prints one JSON line: the samples (unix time, global step) and the rate. A first call of `fit` warms up and compiles;
+the second one is measured, in one epoch, so that nothing but steps lies between its samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from measure import rate
+
+
+def main() -> None:
+    """Trains and prints the result."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64")
+    parse.add_argument("--steps", type=int, default=10000)
+    parse.add_argument("--warmup", type=int, default=500)
+    parse.add_argument("--batch-size", type=int, default=20)
+    parse.add_argument("--hidden-units", type=int, default=100)
+    parse.add_argument("--learning-rate", type=float, default=0.001)
+    parse.add_argument("--steps-per-execution", type=int, default=1)
+    parse.add_argument("--threads", type=int, default=0, help="threads within an operation; 0: TensorFlow's choice")
+    parse.add_argument("--seed", type=int, default=0)
+    options = parse.parse_args()
+    print(json.dumps(fit(options)))
+
+
+def fit(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains; returns rate, samples, and how well the model does on the training data."""
+    import keras
+    import tensorflow as tf
+
+    if options.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    keras.utils.set_random_seed(options.seed)
+    data = np.load(options.data)
+    x, y = data["x"], data["y"]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=options.seed)
+    batches = batches.batch(options.batch_size, drop_remainder=True).repeat().prefetch(tf.data.AUTOTUNE)
+    model = build(keras, options)
+    clock = Clock.of(keras)
+    model.fit(batches, steps_per_epoch=whole(options.warmup, options), epochs=1, verbose=0)
+    steps = whole(options.steps, options)
+    model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock])
+    samples = [(clock.began, 0), (clock.ended, steps)]
+    loss, accuracy = model.evaluate(x, y, batch_size=500, verbose=0)
+    return {
+        "steps_per_second": rate(samples, 0),
+        "steps": steps,
+        "warmup": options.warmup,
+        "samples": samples,
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+    }
+
+
+def whole(steps: int, options: argparse.Namespace) -> int:
+    """Rounds up to a multiple of the steps of one execution, so that no shorter one is compiled."""
+    return -(-steps // options.steps_per_execution) * options.steps_per_execution
+
+
+def build(keras: Any, options: argparse.Namespace) -> Any:
+    """Returns the compiled model."""
+    model = keras.Sequential(
+        [
+            keras.Input([784]),
+            keras.layers.Dense(options.hidden_units, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(options.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=options.steps_per_execution,
+    )
+    return model
+
+
+class Clock:
+    """Notes when the epoch begins and ends; costs nothing a step."""
+
+    began = 0.0
+    ended = 0.0
+
+    @classmethod
+    def of(cls, keras: Any) -> Any:
+        """Returns an instance that is a Keras callback too."""
+
+        class Callback(cls, keras.callbacks.Callback):  # type: ignore[misc, valid-type]
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                self.began = time.time()
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                self.ended = time.time()
+
+        return Callback()
+
+
+if __name__ == "__main__":
+    main()

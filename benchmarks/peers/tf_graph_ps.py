@@ -1,0 +1,284 @@
+"""TensorFlow's own parameter server: graph mode, between-graph replication, asynchronous.
+
+Starts parameter servers and workers as processes of this script (`tf.compat.v1.train.Server` over gRPC on loopback),
+trains an MLP with Adam, and prints one JSON line: the samples (unix time, global step) of all workers and the rate.
+
+It is tuned in its favour: device filters, no metrics, no monitored session, variables cut so that both parameter
+servers carry the same, and the best of the variants that `--tune` measures as defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from measure import child_environment, rate, run_json, summary, write_result
+
+PER_SECOND = 10
+"""Progress lines a second and worker, as in tfleet's deploy.log."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64")
+    parse.add_argument("--ps", type=int, default=2)
+    parse.add_argument("--workers", type=int, default=2)
+    parse.add_argument("--steps", type=int, default=3000, help="global steps")
+    parse.add_argument("--warmup", type=int, default=300, help="global steps that are not measured")
+    parse.add_argument("--batch-size", type=int, default=20)
+    parse.add_argument("--hidden-units", type=int, default=100)
+    parse.add_argument("--learning-rate", type=float, default=0.001)
+    parse.add_argument("--input", choices=["feed", "tfdata"], default="feed")
+    parse.add_argument("--intra", type=int, default=1, help="threads within an operation; 0: TensorFlow's choice")
+    parse.add_argument("--inter", type=int, default=0, help="threads between operations; 0: TensorFlow's choice")
+    parse.add_argument("--xla", choices=["yes", "no"], default="no", help="compile the gradient with XLA")
+    parse.add_argument("--static-graph", choices=["yes", "no"], default="yes", help="experimental session flags")
+    parse.add_argument("--tune", type=int, default=0, metavar="REPEATS", help="measure all variants instead")
+    parse.add_argument("--name", default="tf_graph_ps_tuning", help="with --tune: name of the result file")
+    parse.add_argument("--role", choices=["", "ps", "worker"], default="", help=argparse.SUPPRESS)
+    parse.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
+    parse.add_argument("--cluster", default="", help=argparse.SUPPRESS)
+    parse.add_argument("--folder", default="", help=argparse.SUPPRESS)
+    return parse
+
+
+def main() -> None:
+    """Runs one replica, all variants, or one job."""
+    options = parser().parse_args()
+    if options.role:
+        replica(options)
+    elif options.tune:
+        tune(options)
+    else:
+        print(json.dumps(job(options)))
+
+
+# --- the job: starts and ends the processes -------------------------------------------------------------------------
+
+
+def job(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs parameter servers and workers to the end; returns samples and rate."""
+    with tempfile.TemporaryDirectory(prefix="tf-graph-ps-") as folder:
+        cluster = {"ps": addresses(options.ps), "worker": addresses(options.workers)}
+        replicas: list[subprocess.Popen[bytes]] = []
+        try:
+            servers = [start("ps", index, cluster, folder) for index in range(options.ps)]
+            replicas += servers
+            workers = [start("worker", index, cluster, folder) for index in range(options.workers)]
+            replicas += workers
+            codes = [worker.wait(timeout=1800) for worker in workers]
+        finally:
+            end(replicas)
+        if any(codes):
+            raise SystemExit(f"workers of TensorFlow's parameter server ended with {codes}")
+        samples = [read_samples(Path(folder) / f"worker-{index}") for index in range(options.workers)]
+    merged = sorted(itertools.chain.from_iterable(samples))
+    together = max(own[0][0] for own in samples)  # from when on every worker has done a step
+    warmup = max(options.warmup, next(step for moment, step in merged if moment >= together))
+    return {"steps_per_second": rate(merged, warmup), "steps": merged[-1][1], "warmup": warmup, "samples": merged}
+
+
+def addresses(count: int) -> list[str]:
+    """Returns addresses on loopback with ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for held in sockets:
+        held.close()
+    return found
+
+
+def start(role: str, index: int, cluster: dict[str, list[str]], folder: str) -> subprocess.Popen[bytes]:
+    """Starts one replica with the options of this process."""
+    own = ["--role", role, "--index", str(index), "--cluster", json.dumps(cluster), "--folder", folder]
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
+    return subprocess.Popen(command, env=child_environment(), stdout=sys.stderr)
+
+
+def end(replicas: list[subprocess.Popen[bytes]]) -> None:
+    """Ends what still runs: a graph-mode server never ends by itself."""
+    for replica_process in replicas:
+        if replica_process.poll() is None:
+            replica_process.send_signal(signal.SIGTERM)
+    for replica_process in replicas:
+        try:
+            replica_process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            replica_process.kill()
+            replica_process.wait()
+
+
+def read_samples(path: Path) -> list[tuple[float, int]]:
+    """Reads the samples of one worker."""
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return [(float(moment), int(step)) for moment, step in lines]
+
+
+# --- a replica ------------------------------------------------------------------------------------------------------
+
+
+def replica(options: argparse.Namespace) -> None:
+    """Is a parameter server or a worker until the end."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    v1.disable_eager_execution()
+    cluster = tf.train.ClusterSpec(json.loads(options.cluster))
+    config = session_config(v1, options)
+    server = v1.train.Server(cluster, job_name=options.role, task_index=options.index, config=config)
+    if options.role == "ps":
+        server.join()
+    work(tf, server, cluster, config, options)
+    os._exit(0)  # the server's threads would wait for its peers
+
+
+def session_config(v1: Any, options: argparse.Namespace) -> Any:
+    """Returns the settings of server and session."""
+    config = v1.ConfigProto(intra_op_parallelism_threads=options.intra, inter_op_parallelism_threads=options.inter)
+    if options.role == "worker":
+        config.device_filters.extend(["/job:ps", f"/job:worker/task:{options.index}"])
+    if options.static_graph == "yes":
+        config.experimental.optimize_for_static_graph = True
+        config.experimental.disable_output_partition_graphs = True
+    return config
+
+
+def work(tf: Any, server: Any, cluster: Any, config: Any, options: argparse.Namespace) -> None:
+    """Trains until the global step is reached; leaves the samples in a file."""
+    v1 = tf.compat.v1
+    data = np.load(options.data)
+    own = slice(options.index, None, options.workers)
+    x, y = data["x"][own], data["y"][own]
+    device = v1.train.replica_device_setter(worker_device=f"/job:worker/task:{options.index}", cluster=cluster)
+    with v1.device(device):
+        images, labels, feeds, initialize = inputs(tf, x, y, options)
+        global_step = v1.train.get_or_create_global_step()
+        variables = build_variables(v1, options)
+        gradients = gradient(tf, variables, images, labels, options)
+        optimizer = v1.train.AdamOptimizer(options.learning_rate)
+        train = optimizer.apply_gradients(zip(gradients, variables, strict=True), global_step=global_step)
+    ready = v1.report_uninitialized_variables()
+    with v1.Session(server.target, config=config) as session:
+        if options.index == 0:
+            session.run(v1.global_variables_initializer())
+        while session.run(ready).size:
+            time.sleep(0.05)
+        initialize(session)
+        step, next_line, lines = 0, 0.0, []
+        while step < options.steps:
+            _, step = session.run([train, global_step], feed_dict=next(feeds))
+            now = time.time()
+            if now >= next_line or step >= options.steps:
+                lines.append(f"{now:.6f} {step}\n")
+                next_line = now + 1 / PER_SECOND
+        Path(options.folder, f"worker-{options.index}").write_text("".join(lines), encoding="utf-8")
+
+
+def inputs(tf: Any, x: Any, y: Any, options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """Returns image and label tensors, an iterator of feed dicts, and what to call once with the session."""
+    v1 = tf.compat.v1
+    with v1.device(f"/job:worker/task:{options.index}/cpu:0"):
+        if options.input == "feed":
+            images = v1.placeholder(tf.float32, [None, 784])
+            labels = v1.placeholder(tf.int64, [None])
+            return images, labels, feed_dicts(images, labels, x, y, options), lambda session: None
+        all_x, all_y = v1.placeholder(tf.float32, x.shape), v1.placeholder(tf.int64, y.shape)
+        data = tf.data.Dataset.from_tensor_slices((all_x, all_y)).shuffle(len(x), seed=options.index).repeat()
+        data = data.batch(options.batch_size, drop_remainder=True).prefetch(8)
+        iterator = v1.data.make_initializable_iterator(data)
+        images, labels = iterator.get_next()
+    return images, labels, itertools.repeat(None), lambda s: s.run(iterator.initializer, {all_x: x, all_y: y})
+
+
+def feed_dicts(images: Any, labels: Any, x: Any, y: Any, options: argparse.Namespace) -> Any:
+    """Yields feed dicts of shuffled batches for ever."""
+    random = np.random.default_rng(options.index)
+    while True:
+        order = random.permutation(len(x))
+        for low in range(0, len(x) - options.batch_size + 1, options.batch_size):
+            rows = order[low : low + options.batch_size]
+            yield {images: x[rows], labels: y[rows]}
+
+
+def build_variables(v1: Any, options: argparse.Namespace) -> list[Any]:
+    """Makes weights and biases; the large matrix is cut so that every parameter server holds the same share."""
+    glorot = v1.glorot_uniform_initializer(seed=0)
+    rows = 784 // options.ps
+    sizes = [rows] * (options.ps - 1) + [784 - rows * (options.ps - 1)]
+    limit = float(np.sqrt(6 / (784 + options.hidden_units)))
+    parts = [
+        v1.get_variable(
+            f"hidden/kernel/part_{index}",
+            [size, options.hidden_units],
+            initializer=v1.random_uniform_initializer(-limit, limit, seed=index),
+            use_resource=True,
+        )
+        for index, size in enumerate(sizes)
+    ]
+    return [
+        *parts,
+        v1.get_variable("hidden/bias", [options.hidden_units], initializer=v1.zeros_initializer(), use_resource=True),
+        v1.get_variable("out/kernel", [options.hidden_units, 10], initializer=glorot, use_resource=True),
+        v1.get_variable("out/bias", [10], initializer=v1.zeros_initializer(), use_resource=True),
+    ]
+
+
+def gradient(tf: Any, variables: list[Any], images: Any, labels: Any, options: argparse.Namespace) -> list[Any]:
+    """Returns the gradients of the mean cross-entropy, in the order of `variables`."""
+
+    def of(images: Any, labels: Any, *values: Any) -> list[Any]:
+        *parts, bias, out, out_bias = values
+        hidden = tf.nn.relu(tf.matmul(images, tf.concat(parts, 0)) + bias)
+        logits = tf.matmul(hidden, out) + out_bias
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return tf.gradients(loss, list(values))
+
+    if options.xla == "yes":
+        of = tf.function(of, jit_compile=True)
+    values = [tf.convert_to_tensor(variable) for variable in variables]
+    with tf.compat.v1.device(f"/job:worker/task:{options.index}/cpu:0"):
+        if options.input == "tfdata":
+            images = tf.ensure_shape(images, [options.batch_size, 784])
+            labels = tf.ensure_shape(labels, [options.batch_size])
+        return list(of(images, labels, *values))
+
+
+# --- tuning ---------------------------------------------------------------------------------------------------------
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Measures every variant in turn, `--tune` times each, and writes and prints the table."""
+    names = ("input", "intra", "xla", "static_graph")
+    variants = list(itertools.product(("feed", "tfdata"), (0, 1), ("no", "yes"), ("no", "yes")))
+    rates: dict[tuple[Any, ...], list[float]] = {variant: [] for variant in variants}
+    for _ in range(options.tune):
+        for variant in variants:
+            flags = [f"--{name.replace('_', '-')}={value}" for name, value in zip(names, variant, strict=True)]
+            common = [f"--data={options.data}", f"--steps={options.steps}", f"--hidden-units={options.hidden_units}"]
+            result = run_json([__file__, *common, *flags])
+            rates[variant].append(result["steps_per_second"])
+            print(" ".join(flags), f"{result['steps_per_second']:.0f} steps/s", file=sys.stderr, flush=True)
+    rows = [{**dict(zip(names, v, strict=True)), "steps_per_second": summary(rates[v])} for v in variants]
+    rows.sort(key=lambda row: -row["steps_per_second"]["median"])
+    command = ["benchmarks/peers/tf_graph_ps.py", "--data=...", f"--tune={options.tune}", f"--steps={options.steps}"]
+    settings = {"hidden_units": options.hidden_units, "ps": options.ps, "workers": options.workers}
+    write_result(options.name, command, {"kind": "tuning", "settings": settings, "variants": rows})
+    for row in rows:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
