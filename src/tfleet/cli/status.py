@@ -1,0 +1,117 @@
+"""`tfleet status`: what a job is doing, or how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from tfleet.api.follow import how_to_resume, shown
+from tfleet.api.progress import ENDED, measures
+from tfleet.api.text import duration, metrics_line, rate
+from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
+from tfleet.spec.rundir import RunDir
+
+ALL_MEMBERS = 40
+"""Members shown one by one."""
+
+
+def command(app: typer.Typer, name: str, summary: str) -> None:
+    """Adds the command to `app`."""
+    app.command(name, help=summary)(_status)
+
+
+def _status(run: RunArgument, output: FormatOption = Format.TEXT) -> None:
+    from tfleet.backends.local import open_job
+
+    folder = RunDir.existing(run)
+    job = open_job(str(folder.path))
+    alive = job.poll() is None
+    status = job.status()
+    if output is Format.JSON:
+        print_json({"run_dir": str(folder.path), "alive": alive, **status})
+    else:
+        _print(folder, status, alive)
+
+
+def _print(run: RunDir, status: Mapping[str, Any], alive: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from tfleet.cli.members import members_table
+
+    console = Console(highlight=False)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows(run, status, alive, time.time()):
+        grid.add_row(Text(name), Text(value, style="bold" if name == "phase" else ""))
+    console.print(grid)
+    if status.get("members"):
+        console.print()
+        console.print(members_table(status["members"], ALL_MEMBERS))
+
+
+def rows(run: RunDir, status: Mapping[str, Any], alive: bool, now: float) -> list[tuple[str, str]]:
+    """Returns what `tfleet status` tells people, as (name, value) pairs.
+
+    Args:
+        run: the run directory.
+        status: the last status; empty before the first.
+        alive: whether a process of the job lives.
+        now: unix time in seconds.
+    """
+    found = [("job", str(status.get("task", ""))), ("phase", _phase(status, alive))]
+    if status.get("reason"):
+        found.append(("reason", str(status["reason"])))
+    if "step" in status:
+        found += _work(status)
+    if status.get("evaluation"):
+        evaluation = status["evaluation"]
+        found.append(("held out", f"{metrics_line(evaluation['metrics'])} (step {evaluation['step']:,})"))
+    if status.get("last_commit"):
+        commit = status["last_commit"]
+        ago = duration(now - float(commit["time"]))
+        found.append(("commit", f"{commit['number']} at step {commit['step']:,}, {ago} ago"))
+    if status.get("ledger"):
+        found.append(("ledger", _ledger(status["ledger"])))
+    found.append(("run", str(shown(run.path))))
+    if status.get("export"):
+        found.append(("export", str(shown(run.path / status["export"]))))
+    found += [("note", str(note)) for note in status.get("notes", [])]
+    if not alive and status.get("phase") in ("failed", "interrupted"):
+        found.append(("next", how_to_resume(run)))
+    return [(name, value) for name, value in found if value]
+
+
+def _phase(status: Mapping[str, Any], alive: bool) -> str:
+    phase = str(status.get("phase", "starting"))
+    if phase in ENDED or alive:
+        return phase
+    return f"not running any more: its last word was '{phase}'"
+
+
+def _work(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    step, steps = int(status["step"]), int(status.get("steps", 0))
+    share = f" of {steps:,} ({100 * step // steps} %)" if steps else ""
+    speed = [f"{rate(float(status.get('steps_per_second', 0.0)))} steps/s"]
+    if status.get("training_elapsed"):
+        speed.append(f"{duration(float(status['training_elapsed']))} so far")
+    if status.get("seconds_left") is not None:
+        speed.append(f"{duration(float(status['seconds_left']))} left")
+    return [
+        ("strategy", str(status.get("strategy", ""))),
+        ("step", f"{step:,}{share}, epoch {status.get('epoch', 0)}"),
+        ("speed", ", ".join(speed)),
+        ("training", " · ".join(measures(status))),
+    ]
+
+
+def _ledger(ledger: Mapping[str, Any]) -> str:
+    return (
+        f"epoch {ledger['epoch']}: {ledger['acknowledged']:,} of {ledger['samples']:,} samples acknowledged, "
+        f"{ledger['leased']:,} leased, {ledger['returned']:,} returned"
+    )

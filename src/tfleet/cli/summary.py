@@ -1,0 +1,90 @@
+"""What is printed when a job has ended well: the result, where it lies, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tfleet.api.follow import Outcome, shown
+from tfleet.api.text import count, duration, metrics_line, rate
+from tfleet.cli.output import Format, print_json
+from tfleet.spec.rundir import RunDir
+
+
+def print_end(run: RunDir, outcome: Outcome, output: Format) -> None:
+    """Prints how a job ended, as one JSON object or for people.
+
+    Raises:
+        TfleetError: when it did not end well; the message says why.
+    """
+    error = outcome.error(run)
+    if output is Format.JSON:
+        reason = {"reason": str(error)} if error else {}
+        print_json({"run_dir": str(run.path), **outcome.status, **reason, "exit_code": int(outcome.code)})
+    elif error is None:
+        print_summary(run, outcome.status)
+    if error:
+        raise error
+
+
+def print_summary(run: RunDir, status: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the end of a job.
+
+    Args:
+        run: its run directory.
+        status: its last status.
+        console: where to print; by default stdout.
+    """
+    console = console or Console(highlight=False)
+    console.print()
+    rows = [(what, Text(value)) for what, value in results(run, status)]
+    console.print(_grid(rows, "bold green" if status.get("phase") == "done" else "bold yellow"))
+    console.print(Text("\nTry next:"))
+    console.print(_grid([(f"  {line}", Text(what, style="dim")) for line, what in next_commands(run)], "cyan"))
+
+
+def results(run: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what a finished job achieved as (name, value) pairs."""
+    step, elapsed = int(status.get("step", 0)), float(status.get("training_elapsed", 0.0))
+    phase = str(status.get("phase", "done"))
+    speed = f" ({rate(status['steps_per_second'])} steps/s)" if status.get("steps_per_second") else ""
+    rows = [(phase, f"{count(step, 'step')} in {duration(elapsed)}{speed}")]
+    if phase == "stopped" and status.get("reason"):
+        rows.append(("reason", str(status["reason"])))
+    if evaluation := status.get("evaluation"):
+        rows.append(("held out", f"{metrics_line(evaluation['metrics'])} (step {evaluation['step']:,})"))
+    rows.append(("run", str(shown(run.path))))
+    if status.get("export"):
+        rows.append(("export", str(shown(run.path / status["export"]))))
+    return rows
+
+
+def next_commands(run: RunDir) -> list[tuple[str, str]]:
+    """Returns the three commands to try after a job, each with what it does."""
+    folder = quoted(shown(run.path))
+    return [
+        (f"tfleet tensorboard {folder}", "curves, histograms, images"),
+        (f"tfleet eval {folder}", "evaluate the model again on the held-out data"),
+        (f"tfleet status {folder}", "who did what, ledger, commits"),
+    ]
+
+
+def quoted(path: Path) -> str:
+    """Returns a path as it can be pasted into a shell."""
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _grid(rows: list[tuple[str, Text]], style: str) -> Table:
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style=style, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(name), value)
+    return grid
