@@ -1,0 +1,30 @@
+"""Blocking work (files) in a thread of its own, its result back in the loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from tfleet.spec.errors import TfleetError
+from tfleet.wire.loop import Loop
+
+T = TypeVar("T")
+
+
+def run(loop: Loop, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[str], None]) -> None:
+    """Runs `work` in a thread; then, in the loop, `done` with its result or `failed` with a sentence.
+
+    Only a `TfleetError` counts as a failure; anything else is a defect and shows its traceback.
+    """
+
+    def body() -> None:
+        try:
+            result = work()
+        except TfleetError as error:
+            message = str(error)
+            loop.call_from_thread(lambda: failed(message))
+        else:
+            loop.call_from_thread(lambda: done(result))
+
+    threading.Thread(target=body, daemon=True).start()

@@ -1,0 +1,158 @@
+"""The ledger: which batches of which epoch are leased, acknowledged, or still to do.
+
+A ledger is plain data: no clock, no sockets. It promises that in an epoch every batch is acknowledged exactly once,
+whoever joins, leaves or dies. The order of samples is not stored: it follows from (seed, epoch), see `permutation`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from tfleet.wire.frames import Lease
+
+Key = tuple[int, int]
+"""(epoch, number of the batch within the epoch)"""
+
+
+def permutation(seed: int, epoch: int, items: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Returns the order of the items in one epoch: int64 [items], the same in every process."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(items)
+
+
+def batches_in_epoch(items: int, batch: int) -> int:
+    """Returns the number of batches of one pass; the last may be smaller."""
+    return math.ceil(items / batch)
+
+
+class Ledger(ABC):
+    """What a strategy's order of work has in common.
+
+    Attributes:
+        batches: in one epoch.
+        total: global steps after which training is over; 0: never.
+        step: global steps done.
+        duplicates: acknowledgements that were refused because the batch was done or was not the member's.
+    """
+
+    def __init__(self, batches: int, total: int) -> None:
+        self.batches = batches
+        self.total = total
+        self.step = 0
+        self.duplicates = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step has been acknowledged."""
+        return bool(self.total) and self.step >= self.total
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The epoch that is being worked on, from 0."""
+
+    @abstractmethod
+    def lease(self, member: int, want: int, now: float) -> list[Lease]:
+        """Gives up to `want` batches to a member; an empty list when there is none for it now."""
+
+    @abstractmethod
+    def acknowledge(self, member: int, key: Key, now: float) -> bool:
+        """Counts a batch as done; False (and nothing changes) when it is not this member's to do."""
+
+    @abstractmethod
+    def give_back(self, member: int) -> int:
+        """Takes a member's unacknowledged batches back for others; returns how many."""
+
+    @abstractmethod
+    def cap(self) -> None:
+        """Lets what is leased be finished, and nothing more: sets `total` accordingly."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a commit stores; leased and returned batches are to do again after a restore."""
+
+    @abstractmethod
+    def restore(self, values: dict[str, Any]) -> None:
+        """Goes back to what `to_json` returned."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Returns epoch, and batches acknowledged in all, leased, returned."""
+
+
+class AsyncLedger(Ledger):
+    """One batch is one step; batches are given in order, returned ones first."""
+
+    def __init__(self, batches: int, total: int) -> None:
+        super().__init__(batches, total)
+        self._next: Key = (0, 0)
+        self._leased: dict[Key, int] = {}
+        self._returned: list[Key] = []
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next new batch."""
+        return self._next[0]
+
+    def lease(self, member: int, want: int, now: float) -> list[Lease]:
+        """Gives returned batches first, never more than steps remain."""
+        if self.total:
+            want = min(want, self.total - self.step - len(self._leased))
+        leases = []
+        for _ in range(want):
+            key = heapq.heappop(self._returned) if self._returned else self._advance()
+            self._leased[key] = member
+            leases.append(Lease(*key, 1))
+        return leases
+
+    def acknowledge(self, member: int, key: Key, now: float) -> bool:
+        """Counts one step."""
+        if self._leased.get(key) != member:
+            self.duplicates += 1
+            return False
+        del self._leased[key]
+        self.step += 1
+        return True
+
+    def give_back(self, member: int) -> int:
+        """Puts the member's batches where the next lease finds them."""
+        mine = [key for key, holder in self._leased.items() if holder == member]
+        for key in mine:
+            del self._leased[key]
+            heapq.heappush(self._returned, key)
+        return len(mine)
+
+    def cap(self) -> None:
+        """No new batches; those of the living are awaited."""
+        self.total = max(1, self.step + len(self._leased))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the next batch and those before it that are not acknowledged."""
+        return {"step": self.step, "next": list(self._next), "open": sorted([*self._leased, *self._returned])}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Everything that was open is to do again."""
+        self.step = int(values["step"])
+        self._next = (int(values["next"][0]), int(values["next"][1]))
+        self._leased = {}
+        self._returned = [(int(epoch), int(batch)) for epoch, batch in values["open"]]
+        heapq.heapify(self._returned)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the counts for the status."""
+        return {
+            "epoch": self.epoch,
+            "acknowledged": self.step,
+            "leased": len(self._leased),
+            "returned": len(self._returned),
+        }
+
+    def _advance(self) -> Key:
+        key = self._next
+        epoch, batch = key
+        self._next = (epoch, batch + 1) if batch + 1 < self.batches else (epoch + 1, 0)
+        return key

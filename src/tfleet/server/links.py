@@ -1,0 +1,82 @@
+"""How the coordinator asks all partitions for something: its own directly, the others over their connections."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from tfleet.server.replica import PsReplica
+from tfleet.wire.frames import Kind, pack_json
+from tfleet.wire.server import Connection
+
+Values = dict[str, Any]
+Done = Callable[[list[Values]], None]
+Failed = Callable[[str], None]
+
+
+class Links:
+    """Calls to every ps, ps 0's own partition included.
+
+    Args:
+        own: the replica of ps 0.
+        count: number of ps.
+    """
+
+    def __init__(self, own: PsReplica, count: int) -> None:
+        self.count = count
+        self._own = own
+        self._peers: dict[int, Connection] = {}
+        self._pending: dict[int, tuple[Connection, Callable[[Values], None]]] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every ps is connected."""
+        return len(self._peers) == self.count - 1
+
+    def has(self, index: int) -> bool:
+        """Whether this ps is connected now."""
+        return index == 0 or (index in self._peers and not self._peers[index].closed)
+
+    def add(self, index: int, connection: Connection) -> None:
+        """Remembers the connection that a ps has made."""
+        self._peers[index] = connection
+
+    def index_of(self, connection: Connection) -> int | None:
+        """Returns the number of the ps behind a connection, or None."""
+        return next((i for i, peer in self._peers.items() if peer is connection), None)
+
+    def ask(self, index: int, name: str, values: Values, reply: Callable[[Values], None]) -> None:
+        """Calls one ps; `reply` gets the result, with a key `error` when it failed."""
+        if index == 0:
+            getattr(self._own, name)(values, reply)
+            return
+        if not self.has(index):
+            reply({"error": "is not connected"})
+            return
+        connection = self._peers[index]
+        number = next(self._numbers)
+        self._pending[number] = (connection, reply)
+        connection.send(Kind.CALL, pack_json({"call": name, "id": number, **values}))
+
+    def ask_all(self, name: str, values: Callable[[int], Values], done: Done, failed: Failed) -> None:
+        """Calls every ps; `done` gets the results by index once all are there, `failed` the first error."""
+        results: dict[int, Values] = {}
+
+        def one(index: int, result: Values) -> None:
+            if "error" in result:
+                failed(f"ps {index}: {result['error']}")
+                return
+            results[index] = result
+            if len(results) == self.count:
+                done([results[i] for i in range(self.count)])
+
+        for index in range(self.count):
+            self.ask(index, name, values(index), lambda result, index=index: one(index, result))  # type: ignore[misc]
+
+    def answered(self, values: Values, error: bool) -> None:
+        """Takes the answer of a ps."""
+        _, reply = self._pending.pop(int(values.get("id", 0)), (None, None))
+        if reply:
+            reply({"error": values.get("message", "")} if error else values)

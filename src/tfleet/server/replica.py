@@ -1,0 +1,353 @@
+"""A ps: its partition, the sockets that push to it and pull from it, and what the coordinator asks of it.
+
+Every ps runs this, ps 0 too; in ps 0 a coordinator listens in (see `Listener`). All of it runs in the loop's thread,
+but for the writing of a commit's part, which has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfleet.checkpoint.store import Store
+from tfleet.server.buffers import BufferPool
+from tfleet.server.optimizers import OptimizerSpec, build
+from tfleet.server.partition import Partition, Rule, Vector, rule_for
+from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.wire.frames import (
+    Header,
+    Kind,
+    Order,
+    ProtocolError,
+    Push,
+    Take,
+    pack_take,
+    unpack_json,
+    unpack_push,
+)
+from tfleet.wire.loop import Loop
+from tfleet.wire.server import NOTHING, Connection, Handler
+
+Reply = Callable[[dict[str, Any]], None]
+"""Answers a call, now or later; a key `error` makes it an error."""
+
+
+class Listener(Protocol):
+    """What ps 0's coordinator adds to a ps."""
+
+    def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
+        """A push was taken by partition 0; answers the worker."""
+
+    def pulled(self, connection: Connection, pull: Push) -> None:
+        """A worker asks for parameters and leases; answers it."""
+
+    def call(self, connection: Connection, values: dict[str, Any], payload: memoryview, reply: Reply) -> None:
+        """A call that a ps does not know."""
+
+    def payload_limit(self, values: dict[str, Any]) -> int:
+        """Bytes of payload that a call may bring."""
+
+    def gone(self, connection: Connection) -> None:
+        """A connection is gone."""
+
+    def answered(self, connection: Connection, values: dict[str, Any], error: bool) -> None:
+        """A ps answered a call of the coordinator."""
+
+
+class PsReplica(Handler):
+    """One parameter server.
+
+    Attributes:
+        index: of this ps.
+        generation: of the job; frames of an older one are refused.
+        partition: None until the coordinator has told what this ps holds.
+    """
+
+    def __init__(self, index: int, loop: Loop, store: Store) -> None:
+        self.index = index
+        self.generation = 0
+        self.partition: Partition | None = None
+        self.listener: Listener | None = None
+        self.on_over: Callable[[dict[str, Any]], None] = lambda values: None
+        self._loop = loop
+        self._store = store
+        self._rule: Rule | None = None
+        self._sync = False
+        self._pool = BufferPool(0)
+        self._extra = 0
+        self._waiting: deque[Connection] = deque()
+        self._admitted: dict[int, int] = {}
+        self._applied: dict[int, int] = {}
+        self._fenced: set[int] = set()
+        self._limit: dict[int, int] | None = None
+        self._cut: Callable[[], None] | None = None
+        self._written: dict[int, tuple[dict[str, Any] | None, Reply | None]] = {}
+
+    # What the coordinator asks, of this process or over a connection. Each answers through `reply`.
+
+    def prepare(self, values: dict[str, Any], reply: Reply) -> None:
+        """Makes the partition, from scratch or from a commit.
+
+        Args:
+            values: generation, low, high, optimizer, decay, strategy, batch_size, state, metrics (lengths in
+                ps 0), and restore (number of a commit, or -1).
+            reply: gets {}.
+        """
+        spec = OptimizerSpec.from_json(values["optimizer"])
+        low, high = int(values["low"]), int(values["high"])
+        state = int(values["state"])
+        decay = [(int(a), int(b)) for a, b in values["decay"]]
+        partition = Partition(low, high, build(spec), decay, state)
+        self.generation = int(values["generation"])
+        if values["restore"] >= 0:
+            manifest = self._store.get(int(values["restore"]))
+            parameters, slots = self._store.read(manifest, low, high)
+            partition.load(parameters, slots, manifest.iterations(low, high))
+            if state:
+                partition.state[:] = self._store.read_state(manifest)[0]
+        self.partition = partition
+        self._sync = values["strategy"] == "sync"
+        self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
+        self._extra = 4 * (state + int(values["metrics"]))
+        self._pool = BufferPool(4 * partition.size + self._extra)
+        reply({})
+
+    def fence(self, values: dict[str, Any], reply: Reply) -> None:
+        """Takes nothing more from a member; replies with the last sequence that was applied."""
+        member = int(values["member"])
+        self._fenced.add(member)
+        self._admitted.pop(member, None)
+        sequence = self._applied.pop(member, 0)
+        if self._limit is not None:
+            self._limit.pop(member, None)
+        self._check_cut()
+        reply({"sequence": sequence})
+
+    def hold(self, _values: dict[str, Any], reply: Reply) -> None:
+        """Lets no new sequence in until `cut`; replies with the (member, sequence) table."""
+        self._limit = dict(self._admitted)
+        reply({"table": [[member, sequence] for member, sequence in self._admitted.items()]})
+
+    def cut(self, values: dict[str, Any], reply: Reply) -> None:
+        """Copies the partition once the table is reached, then goes on, and writes the copy in a thread.
+
+        Args:
+            values: table (from all partitions' `hold`; empty: copy at once), number of the commit.
+            reply: gets {} when the copy is made.
+        """
+        table = {int(m): int(s) for m, s in values["table"] if int(m) not in self._fenced}
+        number = int(values["number"])
+        self._limit = table if values["table"] else self._limit
+
+        def copied() -> None:
+            self._limit = None
+            self._begin_writing(number)
+            reply({})
+            self._retry()
+
+        self._cut = copied
+        self._retry()
+        self._check_cut()
+
+    def written(self, values: dict[str, Any], reply: Reply) -> None:
+        """Replies with the written part, or an error, once the thread has ended."""
+        number = int(values["number"])
+        result, _ = self._written.get(number, (None, None))
+        if result is None:
+            self._written[number] = (None, reply)
+        else:
+            del self._written[number]
+            reply(result)
+
+    def over(self, values: dict[str, Any], reply: Reply) -> None:
+        """The job is over: this ps ends soon."""
+        reply({})
+        self.on_over(values)
+
+    def ping(self, _values: dict[str, Any], reply: Reply) -> None:
+        """Shows that this ps is alive."""
+        reply({})
+
+    # What workers ask of a partition.
+
+    def attach(self, connection: Connection, values: dict[str, Any], reply: Reply) -> None:
+        """A worker tells who it is, on its connection to this partition."""
+        if int(values["generation"]) != self.generation or int(values["member"]) in self._fenced:
+            reply({"error": "this worker is out of the job: join again"})
+            return
+        connection.owner = int(values["member"])
+        reply({})
+
+    def set(self, payload: memoryview, reply: Reply) -> None:
+        """Takes initial parameters: this partition's slice."""
+        assert self.partition is not None
+        self.partition.parameters[:] = np.frombuffer(payload, np.float32)
+        reply({})
+
+    # Frames.
+
+    def admit(self, connection: Connection, header: Header, meta: bytearray) -> memoryview | None:
+        """Bounds the payload; a push waits for a buffer, or for the end of a hold."""
+        if header.kind is Kind.PUSH:
+            return self._admit_push(connection, header, meta)
+        allowed = 0
+        if header.kind is Kind.CALL:
+            allowed = self._call_limit(unpack_json(meta))
+        if header.payload > allowed:
+            raise ProtocolError(f"a {header.kind.name} with {header.payload} bytes of payload, {allowed} are allowed")
+        return memoryview(bytearray(header.payload)) if header.payload else NOTHING
+
+    def frame(self, connection: Connection, header: Header, meta: bytearray, payload: memoryview) -> None:
+        """Acts on a frame."""
+        if header.kind is Kind.PUSH:
+            self._push(connection, unpack_push(meta), payload)
+        elif header.kind is Kind.PULL:
+            self._pull(connection, unpack_push(meta))
+        elif header.kind is Kind.CALL:
+            self._call(connection, unpack_json(meta), payload)
+        elif header.kind in (Kind.RESULT, Kind.ERROR) and self.listener:
+            self.listener.answered(connection, unpack_json(meta), header.kind is Kind.ERROR)
+        else:
+            raise ProtocolError(f"a {header.kind.name} frame is not expected here")
+
+    def closed(self, connection: Connection, payload: memoryview | None) -> None:
+        """Frees what the connection held."""
+        if payload is not None:
+            self._pool.give(payload)
+            self._loop.call_later(0, self._retry)
+        if self.listener:
+            self.listener.gone(connection)
+
+    def answer(self, connection: Connection, take: Take, *, parameters: bool) -> None:
+        """Sends a TAKE, with or without the partition's parameters and state."""
+        assert self.partition is not None
+        if parameters:
+            views = (self.partition.parameters.data, self.partition.state.data)
+            connection.send(Kind.TAKE, pack_take(take), *views)
+        else:
+            connection.send(Kind.TAKE, pack_take(take))
+
+    def _admit_push(self, connection: Connection, header: Header, meta: bytearray) -> memoryview | None:
+        push = unpack_push(meta)
+        if header.payload != self._pool.size or self.partition is None:
+            raise ProtocolError(f"a push of {header.payload} bytes, this partition takes {self._pool.size}")
+        if not self._refused(push):
+            if self._limit is not None and push.sequence > self._limit.get(push.member, 0):
+                self._waiting.append(connection)
+                return None
+            buffer = self._pool.take()
+            if buffer is None:
+                self._waiting.append(connection)
+                return None
+            self._admitted[push.member] = max(push.sequence, self._admitted.get(push.member, 0))
+            return buffer
+        return memoryview(bytearray(header.payload))
+
+    def _refused(self, push: Push) -> bool:
+        return push.generation != self.generation or push.member in self._fenced
+
+    def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
+        assert self.partition is not None
+        if self._refused(push):
+            self._pool.give(payload)
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+            return
+        vector = np.frombuffer(payload, np.float32)
+        size, state = self.partition.size, len(self.partition.state)
+        applied = False
+        if push.sequence > self._applied.get(push.member, 0):
+            assert self._rule is not None
+            applied = self._rule.take(push, vector[:size], vector[size : size + state])
+            self._applied[push.member] = push.sequence
+        metrics = vector[size + state :].copy() if self.listener else vector[:0]
+        self._pool.give(payload)
+        self._check_cut()
+        if self.listener:
+            self.listener.pushed(connection, push, applied, metrics)
+        else:
+            take = Take(self.generation, self.partition.iteration, Order.NONE, ())
+            self.answer(connection, take, parameters=not self._sync)
+        if self._waiting:
+            self._retry()
+
+    def _pull(self, connection: Connection, pull: Push) -> None:
+        if self.partition is None:
+            raise ProtocolError("a pull before the parameters exist")
+        if self._refused(pull):
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+        elif self.listener:
+            self.listener.pulled(connection, pull)
+        else:
+            take = Take(self.generation, self.partition.iteration, Order.NONE, ())
+            self.answer(connection, take, parameters=True)
+
+    def _call(self, connection: Connection, values: dict[str, Any], payload: memoryview) -> None:
+        def reply(result: dict[str, Any]) -> None:
+            tag = {"id": values["id"]} if "id" in values else {}
+            if "error" in result:
+                connection.error(result["error"], result.get("exit_code", ExitCode.FAILED))
+            else:
+                connection.result({**tag, **result})
+
+        name = str(values.get("call"))
+        try:
+            if name in ("prepare", "fence", "hold", "cut", "written", "over", "ping"):
+                getattr(self, name)(values, reply)
+            elif name == "attach":
+                self.attach(connection, values, reply)
+            elif name == "set" and self.partition is not None:
+                self.set(payload, reply)
+            elif self.listener:
+                self.listener.call(connection, values, payload, reply)
+            else:
+                raise ProtocolError(f"unknown call {name!r}")
+        except TfleetError as error:
+            reply({"error": str(error), "exit_code": int(error.exit_code)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"a call {name!r} with wrong values: {error}") from None
+
+    def _call_limit(self, values: dict[str, Any]) -> int:
+        if values.get("call") == "set" and self.partition is not None:
+            return 4 * self.partition.size
+        return self.listener.payload_limit(values) if self.listener else 0
+
+    def _retry(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for connection in waiting:
+            connection.retry()
+
+    def _check_cut(self) -> None:
+        if self._cut is None:
+            return
+        if all(self._applied.get(member, 0) >= sequence for member, sequence in (self._limit or {}).items()):
+            copied, self._cut = self._cut, None
+            copied()
+
+    def _begin_writing(self, number: int) -> None:
+        assert self.partition is not None
+        low, high, generation = self.partition.low, self.partition.high, self.generation
+        parameters, slots, iterations = self.partition.copy()
+
+        def write() -> None:
+            result: dict[str, Any]
+            try:
+                part = self._store.write_part(
+                    number, generation, self.index, low, high, parameters, slots, iterations=iterations
+                )
+                result = {"part": part.model_dump()}
+            except TfleetError as error:
+                result = {"error": str(error)}
+            self._loop.call_from_thread(lambda: done(result))
+
+        def done(result: dict[str, Any]) -> None:
+            _, reply = self._written.pop(number, (None, None))
+            if reply:
+                reply(result)
+            else:
+                self._written[number] = (result, None)
+
+        threading.Thread(target=write, name=f"commit-{number}", daemon=True).start()

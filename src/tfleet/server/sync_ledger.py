@@ -1,0 +1,132 @@
+"""The ledger of the sync strategy: a step is a fixed set of batches, each done once by whoever is first.
+
+Batch j of step s within an epoch is number s R + j of the epoch's order, for R batches a step; the last step of an
+epoch has the batches that are left. When all are leased and one is overdue, a free worker gets a copy of the oldest
+(backup workers: Chen et al., "Revisiting Distributed Synchronous SGD", 2016); the first answer counts. Which worker
+computes a batch does not change its gradient, so the result does not depend on who was first.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from typing import Any
+
+from tfleet.server.ledger import Key, Ledger
+from tfleet.wire.frames import Lease
+
+OVERDUE_FACTOR = 3.0
+"""A lease is overdue after so many times the median time of a batch."""
+OVERDUE_LEAST = 0.1
+"""Seconds before which no lease is overdue."""
+OVERDUE_UNKNOWN = 10.0
+"""Seconds after which a lease is overdue while no batch has been timed (workers compile at first)."""
+
+
+class SyncLedger(Ledger):
+    """Steps of `aggregate` batches; only batches of the present step are leased.
+
+    Attributes:
+        aggregate: batches in a full step (R).
+        copies: backup leases given so far.
+    """
+
+    def __init__(self, batches: int, total: int, aggregate: int) -> None:
+        super().__init__(batches, total)
+        self.aggregate = aggregate
+        self.copies = 0
+        self._steps_per_epoch = math.ceil(batches / aggregate)
+        self._leases: dict[int, dict[int, float]] = {}
+        self._done: set[int] = set()
+        self._acknowledged = 0
+        self._times: deque[float] = deque(maxlen=32)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the present step."""
+        return self.step // self._steps_per_epoch
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no batch of the present step is done or leased."""
+        return not self._done and not self._leases
+
+    def lease(self, member: int, want: int, now: float) -> list[Lease]:
+        """Gives at most one batch: the first free one, else a copy of the oldest lease if that is overdue."""
+        if self.finished or not want:
+            return []
+        first, count = self._batches_of_step()
+        free = (b for b in range(first, first + count) if b not in self._done and not self._leases.get(b))
+        batch = next(free, None)
+        if batch is None:
+            batch = self._overdue(member, now)
+            if batch is None:
+                return []
+            self.copies += 1
+        self._leases.setdefault(batch, {})[member] = now
+        return [Lease(self.epoch, batch, count)]
+
+    def acknowledge(self, member: int, key: Key, now: float) -> bool:
+        """Counts the batch if it belongs to the present step and is not done; the last one completes the step."""
+        epoch, batch = key
+        first, count = self._batches_of_step()
+        if epoch != self.epoch or not first <= batch < first + count or batch in self._done:
+            self.duplicates += 1
+            return False
+        started = self._leases.pop(batch, {}).get(member)
+        if started is not None:
+            self._times.append(now - started)
+        self._done.add(batch)
+        self._acknowledged += 1
+        if len(self._done) == count:
+            self._done.clear()
+            self._leases.clear()
+            self.step += 1
+        return True
+
+    def give_back(self, member: int) -> int:
+        """Ends the member's leases; batches that nobody else has are free again."""
+        mine = [batch for batch, holders in self._leases.items() if member in holders]
+        for batch in mine:
+            del self._leases[batch][member]
+            if not self._leases[batch]:
+                del self._leases[batch]
+        return len(mine)
+
+    def cap(self) -> None:
+        """Lets the present step be finished if it has begun."""
+        self.total = max(1, self.step + (0 if self.at_boundary else 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the step; a step that has begun is to do again, since nothing of it was applied."""
+        return {"step": self.step}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Goes back to the start of a step."""
+        self.step = int(values["step"])
+        self._done.clear()
+        self._leases.clear()
+        full, rest = divmod(self.step, self._steps_per_epoch)
+        self._acknowledged = full * self.batches + min(rest * self.aggregate, self.batches)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the counts for the status."""
+        return {
+            "epoch": self.epoch,
+            "acknowledged": self._acknowledged,
+            "leased": len(self._leases),
+            "returned": 0,
+        }
+
+    def _batches_of_step(self) -> tuple[int, int]:
+        first = (self.step % self._steps_per_epoch) * self.aggregate
+        return first, min(self.aggregate, self.batches - first)
+
+    def _overdue(self, member: int, now: float) -> int | None:
+        limit = OVERDUE_UNKNOWN
+        if self._times:
+            limit = max(OVERDUE_LEAST, OVERDUE_FACTOR * statistics.median(self._times))
+        others = {b: min(holders.values()) for b, holders in self._leases.items() if member not in holders}
+        oldest = min(others, key=others.__getitem__, default=None)
+        return oldest if oldest is not None and now - others[oldest] > limit else None
