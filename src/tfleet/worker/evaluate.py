@@ -1,0 +1,111 @@
+"""Held-out metrics of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfleet.data.source import Indices, Source
+from tfleet.spec.errors import WrongInput
+
+LARGEST_BATCH = 512
+"""Rows that are evaluated at once at most, unless the training batch is larger."""
+
+GROWTH = 8
+"""How many times larger than in training a batch may be: evaluation keeps no activations for gradients."""
+
+
+class Evaluator:
+    """Computes the loss and all compiled metrics of a model on held-out data, each sample counted once.
+
+    It runs Keras's own `test_step`, so that also metrics that are not means (AUC, F1) are what Keras says they are.
+    It does not go through `model.evaluate`, since that traces `test_step` with an unknown batch size, and Keras
+    then averages the losses of the single outputs over batches, the last and smaller one counting like the others.
+    Here each size of batch has a trace of its own, kept for the next evaluation.
+
+    Rows are evaluated in batches larger than in training; the metrics of Keras do not depend on that but for
+    rounding. A loss of one's own that compares the samples of a batch with each other does: such data should come as
+    a PyDataset, whose batches are taken as they are. The same values for the same model and data. Prints nothing.
+    """
+
+    def __init__(self, model: keras.Model, source: Source, batch_size: int) -> None:
+        """Prepares; computes nothing yet.
+
+        Args:
+            model: a compiled, built model; its variables are not changed, its metrics' state is.
+            source: the held-out data.
+            batch_size: samples of a training batch.
+
+        Raises:
+            WrongInput: when there is no held-out sample.
+        """
+        if not len(source):
+            raise WrongInput("the held-out data of the task has no samples; give it at least one")
+        self._model = model
+        self._source = source
+        self._rows = 1 if source.items_are_batches else max(batch_size, min(LARGEST_BATCH, GROWTH * batch_size))
+        self._steps: dict[int, Any] = {}
+
+    def metrics(self) -> dict[str, float]:
+        """Evaluates the model as it is now; blocks until all held-out data were read.
+
+        Returns:
+            Names as in Keras's logs (`loss`, `accuracy`, ...) to numbers, NaN and infinities included; a metric with
+            several values gives `<name>_0`, `<name>_1`, ...
+
+        Raises:
+            WrongInput: when the source finds its data unusable.
+        """
+        logs: dict[str, Any] = {}
+        if not self._steps:
+            # Keras makes the metrics' variables in the first step, which must not be a traced one.
+            self._model.test_step(self._read(np.zeros(1, np.int64))[0])
+        self._model.reset_metrics()
+        for data, size in self._batches():
+            logs = self._step(size)(data)
+        results = self._model.get_metrics_result()
+        return _numbers(results if set(results) == set(logs) else logs)
+
+    def _batches(self) -> Iterator[tuple[tuple[Any, ...], int]]:
+        for low in range(0, len(self._source), self._rows):
+            yield self._read(np.arange(low, min(low + self._rows, len(self._source)), dtype=np.int64))
+
+    def _read(self, indices: Indices) -> tuple[tuple[Any, ...], int]:
+        batch = self._source.batch(indices)
+        data = (batch.x, batch.y, batch.sample_weight)
+        return keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), data), batch.size
+
+    def _step(self, size: int) -> Any:
+        if self._model.run_eagerly:
+            return self._model.test_step
+        if size not in self._steps:
+            self._steps[size] = tf.function(
+                lambda data: self._model.test_step(data),
+                autograph=False,
+                reduce_retracing=True,
+                jit_compile=bool(self._model.jit_compile),
+            )
+        return self._steps[size]
+
+
+def evaluate(model: keras.Model, source: Source, batch_size: int) -> dict[str, float]:
+    """Evaluates once: `Evaluator(model, source, batch_size).metrics()`, whose terms hold.
+
+    Who evaluates again and again keeps an `Evaluator`, which traces only once.
+    """
+    return Evaluator(model, source, batch_size).metrics()
+
+
+def _numbers(logs: dict[str, Any]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, value in logs.items():
+        array = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
+        if array.ndim == 0:
+            numbers[name] = float(array)
+        else:
+            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(array.ravel())})
+    return numbers
