@@ -34,7 +34,7 @@ check: $(VENV)/.stamp-dev ## check style, types, layers and docs
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.stamp-dev ## put the code into the one format
 	$(BIN)/ruff check --fix $(CODE)
@@ -46,11 +46,11 @@ e2e: $(VENV)/.stamp-dev ## run the tests that need a cluster, where there are an
 
 bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
 	$(BIN)/python benchmarks/steps.py
-	$(BIN)/python benchmarks/numbers.py
+	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
 
 docs: $(VENV)/.stamp-dev ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 reference: $(VENV)/.stamp-dev ## write the generated pages of the documentation anew
 	$(BIN)/python docs/scripts/write_reference.py

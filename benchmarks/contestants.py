@@ -23,6 +23,9 @@ from measure import (
 )
 
 TFLEET = str(Path(sys.executable).parent / "tfleet")
+WARMUP = 500
+"""Global steps that are not measured."""
+
 TUNING = RESULTS / "tf_graph_ps_tuning.json"
 
 
@@ -43,47 +46,54 @@ class Contestant:
     command: str
 
 
-def tfleet_train(
-    arguments: Sequence[str], warmup: int, keep: Path | None = None, timeout: float = 900
-) -> dict[str, Any]:
-    """Runs `tfleet train` in a new run directory; blocks.
+def tfleet_train(arguments: Sequence[str], run: Path, timeout: float = 900) -> float:
+    """Runs `tfleet train`; blocks.
 
     Args:
         arguments: what follows `tfleet train`.
-        warmup: global steps that are not measured.
-        keep: folder to leave the run directory in; else it is removed.
+        run: the run directory, which it makes.
         timeout: seconds.
 
     Returns:
-        steps_per_second, elapsed_seconds (training, as tfleet says), whole_seconds (from command to exit), run_dir.
+        Seconds from command to exit.
 
     Raises:
         RuntimeError: when the job fails; with the end of what it said.
     """
-    with tempfile.TemporaryDirectory(prefix="tfleet-bench-") as temporary:
-        run = (keep or Path(temporary)) / "run"
-        command = [TFLEET, "train", *arguments, "--run-dir", str(run)]
-        began = time.perf_counter()
-        done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=timeout)
-        whole = time.perf_counter() - began
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-        log = (run / "deploy.log").read_text(encoding="utf-8")
-        return {
-            "steps_per_second": rate(deploy_log_samples(log), warmup),
-            "elapsed_seconds": deploy_log_elapsed(log),
-            "whole_seconds": whole,
-            "run_dir": str(run),
-        }
+    command = [TFLEET, "train", *arguments, "--run-dir", str(run)]
+    began = time.perf_counter()
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=timeout)
+    whole = time.perf_counter() - began
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return whole
 
 
-def tfleet(strategy: str, hidden_units: int, steps: int, warmup: int, extra: Sequence[str] = ()) -> Contestant:
+def tfleet_result(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs `tfleet train` in a run directory that is removed afterwards; blocks.
+
+    Returns:
+        steps_per_second, elapsed_seconds (training, as tfleet says), whole_seconds (from command to exit).
+    """
+    with tempfile.TemporaryDirectory(prefix="tfleet-bench-") as folder:
+        whole = tfleet_train(arguments, Path(folder) / "run")
+        log = (Path(folder) / "run" / "deploy.log").read_text(encoding="utf-8")
+    speed = rate(deploy_log_samples(log), WARMUP)
+    return {"steps_per_second": speed, "elapsed_seconds": deploy_log_elapsed(log), "whole_seconds": whole}
+
+
+def tfleet_speed(arguments: Sequence[str]) -> float:
+    """Runs `tfleet train` once; returns its global steps per second."""
+    return float(tfleet_result(arguments)["steps_per_second"])
+
+
+def tfleet(strategy: str, hidden_units: int, steps: int) -> Contestant:
     """Returns tfleet with 2 workers and 2 parameter servers."""
     arguments = ["mnist", "--workers", "2", "--ps", "2", "--strategy", strategy, "--steps", str(steps)]
-    arguments += ["--batch-size", "20", "--param", f"hidden_units={hidden_units}", *extra]
+    arguments += ["--batch-size", "20", "--param", f"hidden_units={hidden_units}"]
     return Contestant(
         name=f"tfleet {strategy}",
-        run=lambda: tfleet_train(arguments, warmup),
+        run=lambda: tfleet_result(arguments),
         batches=2 if strategy == "sync" else 1,
         command=f"tfleet train {' '.join(arguments)}",
     )
@@ -101,9 +111,9 @@ def keras_fit(data: Path, per_execution: int, hidden_units: int, steps: int) -> 
     )
 
 
-def tf_graph_ps(data: Path, hidden_units: int, steps: int, warmup: int) -> Contestant:
+def tf_graph_ps(data: Path, hidden_units: int, steps: int) -> Contestant:
     """Returns TensorFlow's graph-mode parameter server, in the best variant that its tuning found."""
-    arguments = [f"--steps={steps}", f"--warmup={warmup}", f"--hidden-units={hidden_units}", *best_variant()]
+    arguments = [f"--steps={steps}", f"--warmup={WARMUP}", f"--hidden-units={hidden_units}", *best_variant()]
     script = HERE / "peers" / "tf_graph_ps.py"
     return Contestant(
         name="TensorFlow ps, graph mode",

@@ -26,6 +26,9 @@ RESULTS = HERE / "results"
 Sample = tuple[float, int]
 """Unix time in seconds, global step at that time."""
 
+SHORTEST = 1.0
+"""Seconds that the measured part of a run must last: samples come in bursts, so less would measure a burst."""
+
 STEP_LINE = re.compile(r"^(?P<time>\d+(?:\.\d+)?): Worker \d+: training step \d+ done \(global step: (?P<step>\d+)\)")
 ELAPSED_LINE = re.compile(r"^Training elapsed time: (?P<seconds>\d+(?:\.\d+)?) s", re.MULTILINE)
 
@@ -38,13 +41,15 @@ def rate(samples: Iterable[Sample], warmup: int) -> float:
         warmup: global steps that are not measured.
 
     Raises:
-        ValueError: when fewer than two different steps were seen after the warm-up.
+        ValueError: when samples after the warm-up are too few, or too near to each other, to tell.
     """
     measured = [sample for sample in sorted(samples, key=lambda s: (s[1], s[0])) if sample[1] >= warmup]
     if not measured or measured[-1][1] == measured[0][1]:
         raise ValueError(f"no two samples after the warm-up of {warmup} steps: run more steps")
     first = measured[0]
     last = next(sample for sample in measured if sample[1] == measured[-1][1])
+    if last[0] - first[0] < SHORTEST:
+        raise ValueError(f"the steps after the warm-up took only {last[0] - first[0]:.2f} s: run more steps")
     return (last[1] - first[1]) / (last[0] - first[0])
 
 

@@ -14,18 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contestants import Contestant, keras_fit, tf_graph_ps, tfleet
+from contestants import WARMUP, Contestant, keras_fit, tf_graph_ps, tfleet
 from digits import write_digits
 from measure import summary, write_result
-
-WARMUP = 500
 
 
 def main() -> None:
     """Measures, writes `benchmarks/results/<name>.json`, and prints the tables."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--repeats", type=int, default=5)
-    parse.add_argument("--steps", type=int, default=10000, help="global steps of tfleet and of fit")
+    parse.add_argument("--steps", type=int, default=20000, help="global steps of tfleet and of fit")
     parse.add_argument("--peer-steps", type=int, default=3000, help="global steps of TensorFlow's ps, which is slower")
     parse.add_argument("--hidden-units", type=int, default=100)
     parse.add_argument("--without", action="append", default=[], help="leave out those whose name holds this")
@@ -48,10 +46,10 @@ def contestants(options: argparse.Namespace, folder: Path) -> list[Contestant]:
     data = write_digits(folder / "digits.npz")
     units, steps = options.hidden_units, options.steps
     return [
-        tfleet("async", units, steps, WARMUP),
-        tfleet("sync", units, steps, WARMUP),
+        tfleet("async", units, steps),
+        tfleet("sync", units, steps),
         *(keras_fit(data, per_execution, units, steps) for per_execution in (1, 10, 50)),
-        tf_graph_ps(data, units, options.peer_steps, WARMUP),
+        tf_graph_ps(data, units, options.peer_steps),
     ]
 
 

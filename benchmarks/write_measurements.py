@@ -36,7 +36,7 @@ FIGURES = {
     "summaries": ("Slow-down by TensorBoard summaries, share of the speed without", "slower_by", "{:+.1%}"),
 }
 SERVER = {
-    "ready_seconds": ("A ps: process start to listening, seconds", "{:.2f}"),
+    "ready_seconds": ("A ps: process start to ready, seconds", "{:.2f}"),
     "peak_rss_mb": ("A ps: peak resident memory, MB", "{:.0f}"),
 }
 
@@ -45,8 +45,9 @@ def main() -> None:
     """Writes or checks the page."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--check", action="store_true")
+    check = parse.parse_args().check
     text = page(RESULTS)
-    if not parse.parse_args().check:
+    if not check:
         PAGE.write_text(text, encoding="utf-8")
     elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
         sys.exit("docs/measurements.md is not what benchmarks/results says: run benchmarks/write_measurements.py")
@@ -103,7 +104,7 @@ def steps_section(result: dict[str, Any]) -> str:
     return "".join([*lines, origin(result)])
 
 
-def numbers_section(result: dict[str, Any]) -> str:
+def figures_section(result: dict[str, Any]) -> str:
     """Returns the table of single figures."""
     rows = []
     for name, values in result["figures"].items():
@@ -134,7 +135,7 @@ def tuning_section(result: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"steps": steps_section, "numbers": numbers_section, "tuning": tuning_section}
+SECTIONS = {"steps": steps_section, "figures": figures_section, "tuning": tuning_section}
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,9 @@ from measure import rate
 def main() -> None:
     """Trains and prints the result."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64")
+    parse.add_argument(
+        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
+    )
     parse.add_argument("--steps", type=int, default=10000)
     parse.add_argument("--warmup", type=int, default=500)
     parse.add_argument("--batch-size", type=int, default=20)

@@ -34,7 +34,9 @@ PER_SECOND = 10
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64")
+    parse.add_argument(
+        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
+    )
     parse.add_argument("--ps", type=int, default=2)
     parse.add_argument("--workers", type=int, default=2)
     parse.add_argument("--steps", type=int, default=3000, help="global steps")

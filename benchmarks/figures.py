@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from contestants import TFLEET, tfleet_train
+from contestants import TFLEET, tfleet_speed, tfleet_train
 from measure import HERE, RESULTS, child_environment, summary, write_result
 
-NAME = "numbers"
+NAME = "figures"
 MLP = ["mnist", "--workers", "2", "--ps", "2", "--steps", "2000", "--batch-size", "20", "--param", "hidden_units=100"]
 CNN = ["mnist", "--workers", "2", "--ps", "2", "--steps", "1500", "--batch-size", "50", "--param", "model=cnn"]
 
 
 def main() -> None:
-    """Measures what is asked for and writes `benchmarks/results/numbers.json`."""
+    """Measures what is asked for and writes `benchmarks/results/figures.json`."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--repeats", type=int, default=5)
     parse.add_argument("--seeds", type=int, default=3, help="seeds for the accuracies: 0, 1, ...")
@@ -39,7 +39,7 @@ def main() -> None:
     for name in options.only or FIGURES:
         figures[name] = FIGURES[name](options)
         print(f"{name}: {json.dumps(figures[name])}", flush=True)
-    write_result(NAME, ["benchmarks/numbers.py"], {"kind": "numbers", "figures": figures})
+    write_result(NAME, ["benchmarks/figures.py"], {"kind": "figures", "figures": figures})
 
 
 def accuracy_async(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,22 +62,19 @@ def accuracy(arguments: list[str], seeds: int) -> dict[str, Any]:
     values = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory(prefix="tfleet-bench-") as folder:
-            result = tfleet_train([*arguments, "--seed", str(seed)], warmup=0, keep=Path(folder))
-            values.append(held_out_accuracy(Path(result["run_dir"])))
+            tfleet_train([*arguments, "--seed", str(seed)], Path(folder) / "run")
+            values.append(held_out_accuracy(Path(folder) / "run"))
     return {"command": f"tfleet train {' '.join(arguments)}", "seeds": seeds, "accuracy": summary(values)}
 
 
 def held_out_accuracy(run: Path) -> float:
-    """Reads the last held-out accuracy out of a run directory's `metrics.jsonl`.
+    """Reads the last held-out accuracy out of a run directory's `status.json`.
 
     Raises:
-        ValueError: when there is none.
+        KeyError: when there is none.
     """
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    values = [line["eval"]["accuracy"] for line in lines if "accuracy" in line.get("eval", {})]
-    if not values:
-        raise ValueError(f"{run}/metrics.jsonl has no held-out accuracy")
-    return float(values[-1])
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    return float(status["evaluation"]["metrics"]["accuracy"])
 
 
 def demo(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,12 +100,12 @@ def timed(command: list[str]) -> float:
 
 
 def parameter_server(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from the start of a ps process to its listening socket, and the most memory it had."""
+    """Seconds from the start of a ps process until it is ready, and the most memory it had."""
     ready: list[float] = []
     peak: list[float] = []
     for _ in range(options.repeats):
-        with running(MLP) as (launcher, _run):
-            seen = watch_servers(launcher)
+        with running(MLP) as (launcher, run):
+            seen = watch_servers(launcher, run)
         ready += [values["ready"] for values in seen.values()]
         peak += [values["peak_mb"] for values in seen.values()]
     return {"ready_seconds": summary(ready), "peak_rss_mb": summary(peak)}
@@ -130,19 +127,19 @@ def running(arguments: list[str]) -> Iterator[tuple[psutil.Process, Path]]:
                 raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
 
 
-def watch_servers(launcher: psutil.Process, pause: float = 0.005) -> dict[int, dict[str, float]]:
+def watch_servers(launcher: psutil.Process, run: Path, pause: float = 0.005) -> dict[int, dict[str, float]]:
     """Watches the ps processes of a job until the launcher has ended.
 
     Returns:
-        For each process id: seconds from its start to the first listening socket, and its peak resident memory in MB
-        (10^6 bytes, VmHWM of the kernel).
+        For each process id: seconds from its start until its log says that it is ready, and its peak resident memory
+        in MB (10^6 bytes, VmHWM of the kernel).
     """
     seen: dict[int, dict[str, float]] = {}
     while launcher.is_running() and launcher.status() != psutil.STATUS_ZOMBIE:
-        for process in children(launcher):
+        for process, index in servers(launcher):
             values = seen.setdefault(process.pid, {})
             try:
-                if "ready" not in values and listens(process):
+                if "ready" not in values and says_ready(run / "logs" / f"ps-{index}.log"):
                     values["ready"] = time.time() - process.create_time()
                 values["peak_mb"] = high_water_mark(process.pid) or values.get("peak_mb", 0.0)
             except (psutil.Error, OSError):
@@ -151,25 +148,22 @@ def watch_servers(launcher: psutil.Process, pause: float = 0.005) -> dict[int, d
     return seen
 
 
-def children(launcher: psutil.Process) -> list[psutil.Process]:
-    """Returns the ps processes below the launcher."""
+def servers(launcher: psutil.Process) -> list[tuple[psutil.Process, int]]:
+    """Returns the ps processes below the launcher, each with its index."""
     found = []
     try:
         for process in launcher.children(recursive=True):
             environment = process.environ()
             if environment.get("JOB_NAME") == "ps":
-                found.append(process)
+                found.append((process, int(environment["POD_NAME"].rpartition("-")[2])))
     except psutil.Error:
         return []
     return found
 
 
-def listens(process: psutil.Process) -> bool:
-    """Tells whether a process has a listening TCP socket or a bound Unix socket."""
-    return any(
-        connection.status == psutil.CONN_LISTEN or (isinstance(connection.laddr, str) and connection.laddr)
-        for connection in process.net_connections(kind="all")
-    )
+def says_ready(log: Path) -> bool:
+    """Tells whether the log of a ps has its line of being ready."""
+    return log.exists() and " is ready" in log.read_text(encoding="utf-8", errors="replace")
 
 
 def high_water_mark(pid: int) -> float:
@@ -182,13 +176,18 @@ def high_water_mark(pid: int) -> float:
 
 def summaries(options: argparse.Namespace) -> dict[str, Any]:
     """How much slower the step loop is with TensorBoard summaries than without: 1 - with / without."""
-    arguments = [*MLP[:5], "--steps", "10000", *MLP[7:]]
+    arguments = [*MLP[:5], "--steps", "20000", *MLP[7:]]
     slower = []
-    for _ in range(options.repeats):
-        with_them = tfleet_train(arguments, warmup=500)["steps_per_second"]
-        without = tfleet_train([*arguments, "--summary-every", "0"], warmup=500)["steps_per_second"]
-        slower.append(1 - with_them / without)
-    return {"command": f"tfleet train {' '.join(arguments)} [--summary-every 0]", "slower_by": summary(slower)}
+    for number in range(options.repeats):
+        with_them, without = (
+            (lambda: tfleet_speed(arguments)),
+            (lambda: tfleet_speed([*arguments, "--summary-every=0"])),
+        )
+        # Who goes first changes from round to round, so that a machine that warms up favours neither.
+        speeds = [run() for run in ((with_them, without) if number % 2 else (without, with_them))]
+        on, off = speeds if number % 2 else reversed(speeds)
+        slower.append(1 - on / off)
+    return {"command": f"tfleet train {' '.join(arguments)} [--summary-every=0]", "slower_by": summary(slower)}
 
 
 FIGURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
