@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfleet.data.source import Batch, Indices, Source, Tree
-from tfleet.data.tree import Array, map_tree, numbers, rows, unpack
+from tfleet.data.tree import Array, convert, map_tree, numbers, rows
 from tfleet.spec.errors import WrongInput
 
 
@@ -26,8 +26,7 @@ class ArraySource(Source):
     """
 
     def __init__(self, data: tuple[Any, ...], what: str = "train") -> None:
-        parts = unpack(data, what)
-        x, y, weight = (map_tree(_prepare, p, f"{n} of {what}") for n, p in zip("xyw", parts, strict=True))
+        x, y, weight = convert(data, what, _prepare)
         self._rows = rows((x, y, weight), what)
         if not self._rows:
             raise WrongInput(f"the arrays of {what} are empty; give at least one sample")

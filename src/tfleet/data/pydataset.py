@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfleet.data.source import Batch, Indices, Source
-from tfleet.data.tree import join, map_tree, numbers, rows, unpack
+from tfleet.data.tree import PARTS, convert, join, numbers, rows
 from tfleet.spec.errors import JobFailed, TfleetError, WrongInput
 
 
@@ -61,7 +61,7 @@ class PyDatasetSource(Source):
         items = [self._item(int(i)) for i in indices]
         if len(items) == 1:
             return items[0]
-        x, y, weight = (join([b[k] for b in items], np.concatenate, "xyw"[k], self._what) for k in range(3))
+        x, y, weight = (join([b[k] for b in items], np.concatenate, PARTS[k], self._what) for k in range(3))
         return Batch(x, y, weight, sum(b.size for b in items))
 
     def _item(self, index: int) -> Batch:
@@ -77,8 +77,7 @@ class PyDatasetSource(Source):
             raise WrongInput(f"{what} failed with {type(error).__name__}: {error}; correct its __getitem__") from error
         if isinstance(value, np.ndarray | dict):
             value = (value,)
-        parts = unpack(tuple(value) if isinstance(value, list) else value, what)
-        x, y, weight = (map_tree(numbers, p, f"{n} of {what}") for n, p in zip("xyw", parts, strict=True))
+        x, y, weight = convert(tuple(value) if isinstance(value, list) else value, what, numbers)
         size = rows((x, y, weight), what)
         if not size:
             raise WrongInput(f"{what} is an empty batch; give at least one sample in each batch")

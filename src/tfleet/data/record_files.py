@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfleet.data.source import Batch, Indices, Source, Tree
-from tfleet.data.tree import join, numbers, unpack
+from tfleet.data.tree import PARTS, join, numbers, unpack
 from tfleet.spec.errors import JobFailed, TfleetError, WrongInput
 
 Paths = str | Path | Iterable[str | Path]
@@ -72,7 +72,7 @@ class RecordFiles(Source):
         """
         samples = [self._sample(int(i)) for i in indices]
         what = f"parse ({_told(self._paths)})"
-        x, y, weight = (join([s[k] for s in samples], np.stack, "xyw"[k], what) for k in range(3))
+        x, y, weight = (join([s[k] for s in samples], np.stack, PARTS[k], what) for k in range(3))
         return Batch(x, y, weight, len(samples))
 
     def _sample(self, index: int) -> tuple[Tree, Tree, Tree]:
@@ -96,7 +96,7 @@ class RecordFiles(Source):
                 f"parse failed on {what} with {type(error).__name__}: {error}; correct parse or the record"
             ) from error
         x, y, weight = unpack(sample, f"what parse returned for {what}")
-        return _leaf_arrays(x, f"x of {what}"), _leaf_arrays(y, f"y of {what}"), _leaf_arrays(weight, f"w of {what}")
+        return _arrays(x, "x", what), _arrays(y, "y", what), _arrays(weight, "sample_weight", what)
 
 
 def expand(paths: Paths) -> list[str]:
@@ -135,14 +135,14 @@ class _File:
             os.close(self.handle)
 
 
-def _leaf_arrays(tree: Tree, name: str) -> Tree:
+def _arrays(tree: Tree, name: str, what: str) -> Tree:
     """Turns leaves into arrays; a list or tuple of plain numbers is one array, not a structure."""
     if isinstance(tree, dict):
-        return {key: _leaf_arrays(value, f"{name}[{key!r}]") for key, value in tree.items()}
+        return {key: _arrays(value, f"{name}[{key!r}]", what) for key, value in tree.items()}
     if isinstance(tree, list | tuple) and not _plain(tree):
-        values = [_leaf_arrays(value, f"{name}[{i}]") for i, value in enumerate(tree)]
+        values = [_arrays(value, f"{name}[{i}]", what) for i, value in enumerate(tree)]
         return values if isinstance(tree, list) else tuple(values)
-    return None if tree is None else numbers(name, tree)
+    return None if tree is None else numbers(f"{name} of {what}", tree)
 
 
 def _plain(value: Any) -> bool:

@@ -13,6 +13,9 @@ from tfleet.spec.errors import WrongInput
 
 Array = NDArray[Any]
 
+PARTS = ("x", "y", "sample_weight")
+"""Names of what a batch is made of, for messages."""
+
 
 def map_tree(function: Callable[[str, Any], Any], tree: Tree, name: str = "") -> Tree:
     """Returns a tree of the same structure with `function(name, leaf)` for each leaf, such as `x['words']`."""
@@ -50,6 +53,16 @@ def unpack(value: Any, what: str) -> tuple[Tree, Tree, Tree]:
     return x, y, weight
 
 
+def convert(value: Any, what: str, leaf: Callable[[str, Any], Array]) -> tuple[Tree, Tree, Tree]:
+    """Splits as `unpack` does, and converts every leaf by `leaf(name, value)`, such as `x['words'] of train`."""
+    parts = unpack(value, what)
+    x, y, weight = (
+        map_tree(lambda name, v: leaf(f"{name} of {what}", v), part, own)
+        for own, part in zip(PARTS, parts, strict=True)
+    )
+    return x, y, weight
+
+
 def numbers(name: str, leaf: Any) -> Array:
     """Returns a leaf as an array of bool, integers, or float32.
 
@@ -75,7 +88,7 @@ def rows(parts: tuple[Tree, Tree, Tree], what: str) -> int:
     Raises:
         WrongInput: when an array has no rows at all to index, or they do not agree.
     """
-    arrays = {k: v for name, part in zip("xyw", parts, strict=True) for k, v in leaves(part, name).items()}
+    arrays = {k: v for name, part in zip(PARTS, parts, strict=True) for k, v in leaves(part, name).items()}
     for name, array in arrays.items():
         if array.ndim == 0:
             raise WrongInput(f"{name} of {what} is a single number, but an array with a row for each sample is needed")
@@ -92,7 +105,7 @@ def join(trees: Sequence[Tree], how: Callable[[list[Array]], Array], name: str, 
     Args:
         trees: at least one tree of arrays.
         how: `np.stack` for samples, `np.concatenate` for batches.
-        name: x, y or w, for the message.
+        name: which of `PARTS`, for the message.
         what: whose they are, for the message.
 
     Raises:
