@@ -103,6 +103,7 @@ class Coordinator:
         self._to_evaluate = -1
         self._evaluator: Member | None = None
         self._finaliser: Member | None = None
+        self._final_committed = False
         self._followers: list[tuple[Member, int, Reply]] = []
         replica.listener = self
         loop.call_every(0.05, self._tick_fast)
@@ -193,7 +194,15 @@ class Coordinator:
         member = self.members.living.get(int(values["member"]))
         if member:
             member.seen = self.loop.now()
-        reply({"known": member is not None, "over": bool(self.ending.over), "status": self.status()})
+        first = min(self.members.workers, key=lambda m: m.number, default=None)
+        reply(
+            {
+                "known": member is not None,
+                "over": self.ending.over or {},
+                "status": self.status(),
+                "summaries": member is not None and member is first,
+            }
+        )
 
     def _on_describe(self, _c: Connection, member: Member | None, values: Values, _p: memoryview, reply: Reply) -> None:
         plan = TrainingPlan.from_json(values["plan"])
@@ -306,7 +315,7 @@ class Coordinator:
         if self._to_evaluate >= 0 and self._evaluator is None:
             self._evaluator = member
             return Order.EVALUATE
-        if self.phase == "finalising" and self._finaliser is None:
+        if self._final_committed and self._finaliser is None:
             self._finaliser = member
             return Order.FINALISE
         return Order.NONE
@@ -477,6 +486,7 @@ class Coordinator:
         if self.ending.wish == "interrupted":
             self.ending.end("interrupted", ExitCode.INTERRUPTED, self.ending.reason)
         else:
+            self._final_committed = True
             self.serve_parked()
 
     def _on_finalise(self, _c: Connection, _m: Member | None, _v: Values, _p: memoryview, reply: Reply) -> None:

@@ -226,7 +226,7 @@ class PsReplica(Handler):
         """Sends a TAKE, with or without the partition's parameters and state."""
         assert self.partition is not None
         if parameters:
-            views = (self.partition.parameters.data, self.partition.state.data)
+            views = (self.partition.state.data, self.partition.parameters.data)
             connection.send(Kind.TAKE, pack_take(take), *views)
         else:
             connection.send(Kind.TAKE, pack_take(take))

@@ -7,7 +7,8 @@ Layout below `RUN/summaries`; each folder is one run in TensorBoard and has one 
 | `train/worker-<i>` | scalars of one worker by global step | that worker |
 | `train/job` | scalars of the whole job | the worker that holds the summaries lease |
 | `train/details` | histograms and images | the same |
-| `eval` | held-out metrics by global step | the evaluator, or the worker that finalises |
+| `eval/job` | held-out metrics by global step | the worker that evaluates or finalises |
+| `eval/evaluator` | held-out metrics of every commit | the evaluator |
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from tfleet.worker.summaries.budget import Budget
 from tfleet.worker.summaries.details import Details
 from tfleet.worker.summaries.events import Scalars
 
-__all__ = ["Budget", "Details", "Scalars", "details_folder", "eval_folder", "job_folder", "worker_folder"]
+__all__ = [
+    "Budget",
+    "Details",
+    "Scalars",
+    "details_folder",
+    "eval_folder",
+    "evaluator_folder",
+    "job_folder",
+    "worker_folder",
+]
 
 
 def worker_folder(summaries: Path, index: int) -> Path:
@@ -37,5 +47,10 @@ def details_folder(summaries: Path) -> Path:
 
 
 def eval_folder(summaries: Path) -> Path:
-    """Returns the folder of the held-out metrics; `summaries` is `RunDir.summaries`."""
-    return summaries / "eval"
+    """Returns the folder of the held-out metrics that workers write; `summaries` is `RunDir.summaries`."""
+    return summaries / "eval" / "job"
+
+
+def evaluator_folder(summaries: Path) -> Path:
+    """Returns the folder of the held-out metrics that the evaluator writes; `summaries` is `RunDir.summaries`."""
+    return summaries / "eval" / "evaluator"

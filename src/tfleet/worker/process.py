@@ -1,0 +1,117 @@
+"""The process of a worker or an evaluator, from its environment to its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+import numpy as np
+
+from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment
+from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.job import JobSpec
+from tfleet.spec.lifeline import watch_lifeline
+from tfleet.spec.rundir import RunDir
+from tfleet.wire.auth import read_token
+from tfleet.wire.client import ConnectionLost
+from tfleet.worker.session import Rejoin, Session, ended, guarded
+
+LIFELINE_GRACE = 30.0
+"""Seconds after the launcher's death in which this process must have ended by itself."""
+
+
+class WorkerProcess:
+    """One worker or evaluator.
+
+    Args:
+        role: worker or evaluator.
+        index: its number.
+        run: the run directory.
+    """
+
+    def __init__(self, role: str, index: int, run: RunDir) -> None:
+        environment = ReplicaEnvironment.from_environ(os.environ)
+        self._role = role
+        self._index = index
+        self._run = run
+        self._spec = JobSpec.load(run.job_file)
+        self._first = environment.ps_hosts[0]
+        self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
+        self._draining = threading.Event()
+
+    def run(self) -> int:
+        """Blocks until the job is over; returns the exit code."""
+        signal.signal(signal.SIGTERM, lambda *_: self._draining.set())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        watch_lifeline(self._orphaned)
+        while True:
+            session = Session(self._first, self._token, self._role, self._index, self._spec.join_timeout)
+            try:
+                return guarded(session, lambda session=session: self._take_part(session))  # type: ignore[misc]
+            except Rejoin:
+                print(f"tfleet: {self._role} {self._index} was out of the job and joins again", flush=True)
+            except ConnectionLost as error:
+                return ended(session, error)
+            finally:
+                session.close()
+
+    def _take_part(self, session: Session) -> int:
+        from tfleet.worker.keras_setup import set_up
+
+        set_up(self._spec.threads, self._spec.seed)
+        from tfleet.worker.built import Built
+        from tfleet.worker.evaluator import follow
+        from tfleet.worker.exchange import exchange_for
+        from tfleet.worker.loop import TrainingLoop
+        from tfleet.worker.recorder import Recorder
+
+        built = Built(self._spec)
+        if self._role == "evaluator":
+            return follow(session, built, self._run, self._draining)
+        session.first.call("describe", plan=built.plan.to_json())
+        self._start(session, built)
+        session.attach()
+        exchange = exchange_for(self._spec.strategy, session, built.plan.layout, self._spec.ps)
+        recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
+        try:
+            return TrainingLoop(session, built, exchange, self._run, recorder, self._draining).run()
+        finally:
+            recorder.close()
+
+    def _start(self, session: Session, built: object) -> None:
+        from tfleet.spec.layout import partition_bounds
+        from tfleet.worker.built import Built
+
+        assert isinstance(built, Built)
+        while True:
+            answer, payload = session.first.call("start")
+            if not answer["initialise"]:
+                break
+            parameters, state, frozen = built.gradient.initial()
+            bounds = partition_bounds(len(parameters), self._spec.ps)
+            for channel, (low, high) in zip((session.first, *session.others), bounds, strict=True):
+                channel.call("set", parameters[low:high].data.cast("B"))
+            session.first.call("initialised", np.concatenate([state, frozen]).data.cast("B"))
+        frozen = np.frombuffer(payload, np.float32)
+        own, state, _ = built.gradient.initial()
+        built.gradient.assign(own, state, frozen)
+
+    def _orphaned(self) -> None:
+        time.sleep(LIFELINE_GRACE)
+        os._exit(ExitCode.INTERRUPTED)
+
+
+def main(role: str, index: int, run: RunDir) -> int:
+    """Runs a worker or evaluator; what ends it is told in one sentence, a defect with its traceback."""
+    try:
+        return WorkerProcess(role, index, run).run()
+    except TfleetError as error:
+        print(f"tfleet: {error}", file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        return ExitCode.FAILED

@@ -1,0 +1,152 @@
+"""A worker's membership: its connections to every partition, and the heartbeat that shows that it lives."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tfleet.spec.errors import ExitCode, JobFailed, TfleetError
+from tfleet.wire import client
+from tfleet.wire.address import Address
+from tfleet.wire.client import Channel, ConnectionLost
+
+BEAT_EVERY = 1.0
+"""Seconds between heartbeats."""
+OVER_GRACE = 20.0
+"""Seconds after the end of the job in which this process must have ended by itself."""
+
+
+class Rejoin(Exception):
+    """This worker is out of the job: it was silent for too long. It may join again as a new member."""
+
+
+class Session:
+    """One membership of one replica.
+
+    Attributes:
+        member: the number that the coordinator gave.
+        generation: of the job.
+        first: connection to ps 0.
+        others: connections to ps 1, 2, ...
+    """
+
+    def __init__(self, address: str, token: bytes, role: str, index: int, patience: float) -> None:
+        """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
+
+        Args:
+            address: of ps 0, which tells the addresses of the others.
+            token: of the job.
+            role: worker or evaluator.
+            index: of the replica.
+            patience: seconds to keep trying.
+
+        Raises:
+            ConnectionLost: when a ps does not answer.
+        """
+        self._address = Address.parse(address)
+        self._token = token
+        self.first = client.connect(self._address, token, patience=patience)
+        joined, _ = self.first.call("join", role=role, index=index)
+        self.member = int(joined["member"])
+        self.generation = int(joined["generation"])
+        self.others: list[Channel] = []
+        if role == "worker":
+            for host in joined["ps"][1:]:
+                self.others.append(client.connect(Address.parse(host), token, patience=patience))
+        self.heart = Heart(client.connect(self._address, token, patience=patience), self.member)
+
+    def attach(self) -> None:
+        """Tells the other partitions who pushes; they must be prepared."""
+        for channel in self.others:
+            channel.call("attach", member=self.member, generation=self.generation)
+
+    def outcome(self) -> dict[str, Any]:
+        """Asks ps 0 how the job stands, by a connection of its own; empty when ps 0 does not answer."""
+        if self.heart.over:
+            return self.heart.over
+        try:
+            channel = client.connect(self._address, self._token, patience=0)
+        except TfleetError:
+            return {}
+        try:
+            channel.set_timeout(5.0)
+            return channel.call("outcome")[0]
+        except TfleetError:
+            return {}
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        """Ends the membership without a word."""
+        self.heart.stop()
+        for channel in (self.first, *self.others):
+            channel.close()
+
+
+class Heart:
+    """Beats in a thread of its own, so that a worker that compiles for minutes is not taken for dead.
+
+    Attributes:
+        status: of the job, as of the last beat.
+        summaries: whether this worker writes the summaries of the whole job.
+        over: how the job ended, or empty.
+    """
+
+    def __init__(self, channel: Channel, member: int) -> None:
+        self.status: dict[str, Any] = {}
+        self.summaries = False
+        self.over: dict[str, Any] = {}
+        self._channel = channel
+        self._member = member
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the beats."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.wait(BEAT_EVERY) and not self.over:
+                answer, _ = self._channel.call("beat", member=self._member)
+                self.status, self.summaries = answer["status"], bool(answer["summaries"])
+                self.over = answer["over"]
+        except ConnectionLost:
+            pass  # the main thread meets the same, and knows what it means
+        finally:
+            self._channel.close()
+        if self.over and not self._stopped.wait(OVER_GRACE):
+            os._exit(int(self.over.get("exit_code", ExitCode.FAILED)))
+
+
+def guarded(session: Session, work: Callable[[], int]) -> int:
+    """Runs the work of a member; tells ps 0 why it ends when it does not end well.
+
+    Returns:
+        The exit code of the process.
+    """
+    try:
+        return work()
+    except (ConnectionLost, Rejoin):
+        raise
+    except TfleetError as error:
+        session.first.call("fail", message=str(error), exit_code=int(error.exit_code))
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        session.first.call("leave", reason=f"a worker ended: {text[:300]}")
+        raise
+
+
+def ended(session: Session, error: ConnectionLost) -> int:
+    """Returns the exit code after a connection was lost: that of the job when it is over.
+
+    Raises:
+        JobFailed: when the job is not over, or ps 0 does not answer either.
+    """
+    outcome = session.outcome()
+    if "exit_code" in outcome:
+        return int(outcome["exit_code"])
+    raise JobFailed(f"{error}; the last commit is kept: go on from it with --resume") from None

@@ -1,0 +1,134 @@
+"""Traces the training call of a model into one TensorFlow graph over flat vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfleet.spec.errors import WrongInput
+from tfleet.worker.graph_check import check_graph
+from tfleet.worker.metric_totals import MeanMetric
+from tfleet.worker.model_check import in_short
+from tfleet.worker.optimizer_config import Clipping, clip
+from tfleet.worker.signature import Signature
+from tfleet.worker.training_call import Roles, Scope, predict_and_loss
+
+Compiled = Callable[..., Sequence[Any]]
+"""Takes tensors: parameters, state unless it is empty, seeds unless there are none, then the arrays of the batch."""
+
+
+class Tracer:
+    """Makes functions that differ in nothing but the shapes of the batch, and whether XLA compiles them.
+
+    Each returns one float32 vector: gradient [N], state [S], (total, count) of the loss and of each metric, then the
+    loss, and a number that is finite when the gradient is.
+
+    Attributes:
+        connected: for each trainable variable, whether the loss depends on it; empty before the first trace.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        roles: Roles,
+        metrics: Sequence[MeanMetric],
+        signature: Signature,
+        clipping: Clipping,
+    ) -> None:
+        self.connected: tuple[bool, ...] = ()
+        self._model = model
+        self._roles = roles
+        self._metrics = metrics
+        self._signature = signature
+        self._clipping = clipping
+
+    def compile(self, xla: bool) -> Compiled:
+        """Traces for full batches, compiled by XLA at the first call, or for all batches so far, as a graph.
+
+        Raises:
+            WrongInput: when the model cannot be traced, or does what `check_graph` refuses.
+        """
+        roles = self._roles
+        specs = [tf.TensorSpec([_size(roles.trainable)], tf.float32)]
+        if roles.state:
+            specs.append(tf.TensorSpec([_size(roles.state)], tf.float32))
+        if roles.seeds:
+            specs.append(tf.TensorSpec([len(roles.seeds), 2], tf.int64))
+        specs += self._signature.specs(full=xla)
+        function = tf.function(self._compute, input_signature=specs, autograph=False, jit_compile=xla)
+        try:
+            concrete = function.get_concrete_function()
+        except WrongInput:
+            raise
+        except Exception as error:
+            raise WrongInput(
+                f"the model {self._model.name} cannot be compiled into a graph ({in_short(error)}); correct its call, "
+                "its loss or its metrics"
+            ) from error
+        check_graph(self._model.name, concrete.graph, roles)
+        return _callable(concrete)
+
+    def _compute(self, flat: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
+        roles = self._roles
+        left = list(rest)
+        state = _split(left.pop(0), roles.state) if roles.state else []
+        seeds = tf.unstack(left.pop(0)) if roles.seeds else []
+        samples = tf.cast(tf.shape(left[0])[0], tf.float32)
+        x, y, weight = self._signature.pack(left)
+        parameters = _split(flat, roles.trainable)
+        given = [
+            *zip(roles.trainable, parameters, strict=True),
+            *zip(roles.state, state, strict=True),
+            *zip(roles.seeds, seeds, strict=True),
+            *((v, tf.zeros(v.shape, v.dtype)) for v in roles.metrics),
+        ]
+        with Scope(given) as scope:
+            with tf.GradientTape() as tape:
+                tape.watch(parameters)
+                predicted, loss = predict_and_loss(self._model, x, y, weight)
+            gradient = self._join(tape.gradient(loss, parameters))
+            self._model.compute_metrics(x, y, predicted, sample_weight=weight)
+        roles.check_assigned(self._model, scope.assigned)
+        totals = [loss * samples, samples]
+        for metric in self._metrics:
+            totals += metric.pair(scope.get_current_value, samples)
+        # A sum of absolute values is finite when all of them are; a sum of squares would overflow early.
+        check = [loss, tf.reduce_sum(tf.abs(gradient))]
+        states = [tf.reshape(scope.get_current_value(v), [-1]) for v in roles.state]
+        return tf.concat([gradient, *states, tf.stack(totals + check)], 0)
+
+    def _join(self, gradients: list[Any]) -> tf.Tensor:
+        """Clips and joins the gradients; those of embeddings become dense, and where there is none, zeros."""
+        self.connected = tuple(g is not None for g in gradients)
+        if not any(self.connected):
+            raise WrongInput(
+                f"the loss of the model {self._model.name} depends on none of its trainable variables; "
+                "correct the loss, or the layers between it and the inputs"
+            )
+        clipped = iter(clip([tf.convert_to_tensor(g) for g in gradients if g is not None], self._clipping))
+        parts = [
+            tf.reshape(next(clipped) if connected else tf.zeros(v.shape), [-1])
+            for connected, v in zip(self.connected, self._roles.trainable, strict=True)
+        ]
+        return tf.concat(parts, 0)
+
+
+def _size(variables: Sequence[Any]) -> int:
+    return sum(v.shape.num_elements() for v in variables)
+
+
+def _split(flat: tf.Tensor, variables: Sequence[Any]) -> list[tf.Tensor]:
+    sizes = [v.shape.num_elements() for v in variables]
+    return [tf.reshape(part, v.shape) for part, v in zip(tf.split(flat, sizes), variables, strict=True)]
+
+
+def _callable(concrete: Any) -> Compiled:
+    """Returns `concrete` as a function of flat tensors, where it can without the 40 us of binding its arguments."""
+    direct = getattr(getattr(concrete, "inference_fn", None), "call_flat", None)
+    if direct is None:
+        return lambda *tensors: [concrete(*tensors)]
+    captured = concrete.captured_inputs
+    return (lambda *tensors: direct(*tensors, *captured)) if captured else direct
