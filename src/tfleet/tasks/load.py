@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,8 @@ def load_task(name: str) -> Task:
         WrongInput: when there is no such task, its module does not import, or the object is no Task.
     """
     check_name(name)
+    # Keras reads it once, when the task's module imports it; tfleet carries models of this backend only.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     target = BUILTINS[name].target if name in BUILTINS else name
     path = file_part(target)
     module = _import_module(target.rpartition(":")[0]) if path is None else _import_file(path)
