@@ -106,15 +106,16 @@ class Narrator:
         self._started: float | None = None
         self._told = 0.0
         self._step = -1
+        self._phase: str | None = None
 
     def lines(self, status: Mapping[str, Any], now: float) -> list[str]:
         """Returns the lines to print for this status at time `now` in seconds; often none."""
         if self._started is None:
             self._started = self._told = now
         found = self._events.lines(status)
+        if status.get("phase") != self._phase:
+            self._told, self._phase = now, status.get("phase")
         if found:
-            if status.get("phase") == "starting":
-                self._told = now
             return found
         elapsed = now - self._started
         if status.get("phase", "starting") == "starting":
@@ -169,8 +170,8 @@ def progress_line(status: Mapping[str, Any]) -> str:
     """Writes one status as one line: step, speed, loss and metrics, epoch, time left, workers."""
     step, steps = int(status.get("step", 0)), int(status.get("steps", 0))
     share = f"/{steps:,} ({100 * step // steps} %)" if steps else ""
-    parts = [f"step {step:,}{share}", f"{rate(status.get('steps_per_second', 0.0))} steps/s", *measures(status)]
-    parts.append(f"epoch {status.get('epoch', 0)}")
+    speed = [f"{rate(status['steps_per_second'])} steps/s"] if status.get("steps_per_second") else []
+    parts = [f"step {step:,}{share}", *speed, *measures(status), f"epoch {epoch_now(status)}"]
     if status.get("seconds_left") is not None:
         parts.append(f"{duration(status['seconds_left'])} left")
     parts.append(count(len(working(status)), "worker"))
@@ -182,6 +183,11 @@ def waiting_line(status: Mapping[str, Any], elapsed: float) -> str:
     here = len(working(status))
     joined = f"{count(here, 'worker')} joined so far" if here else "no worker has joined yet"
     return f"still starting after {duration(elapsed)}: {joined}"
+
+
+def epoch_now(status: Mapping[str, Any]) -> int:
+    """Returns the number of the epoch that runs, counted from 1 as people do; a status counts the finished ones."""
+    return int(status.get("epoch", 0)) + 1
 
 
 def measures(status: Mapping[str, Any]) -> list[str]:

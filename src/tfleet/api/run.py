@@ -58,7 +58,7 @@ class Run:
         """Evaluates a commit on the held-out data in a process of its own; blocks for some seconds.
 
         Args:
-            commit: number of the commit; -1: the newest, or the best where the job keeps that.
+            commit: number of the commit; -1: the newest.
 
         Returns:
             Names of metrics to their values.
@@ -73,7 +73,7 @@ class Run:
         """Exports a commit as a SavedModel and model.keras in a process of its own; blocks for some seconds.
 
         Args:
-            commit: number of the commit; -1: the newest, or the best where the job keeps that.
+            commit: number of the commit; -1: the newest.
 
         Returns:
             The folder of the new version.

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfleet.api.follow import shown
-from tfleet.api.progress import ENDED, Events
+from tfleet.api.progress import ENDED, Events, epoch_now
 from tfleet.api.text import count, duration, metrics_line, number, rate
 from tfleet.backends.base import Plan
 from tfleet.cli.members import members_table
@@ -140,7 +140,7 @@ def _bar(status: Mapping[str, Any], phase: str) -> Table:
     left = status.get("seconds_left")
     after = "" if left is None else f"{duration(left)} left"
     row.add_row(
-        ProgressBar(total=steps, completed=min(step, steps), width=36),
+        ProgressBar(total=steps, completed=min(step, steps), width=36, complete_style="cyan", finished_style="green"),
         Text(f"{step:,} / {steps:,} steps", style="bold"),
         Text(f"{100 * min(step, steps) // steps} %"),
         Text("evaluating and exporting" if phase == "finalising" else after, style="cyan"),
@@ -155,13 +155,15 @@ def _measures(status: Mapping[str, Any], losses: Sequence[float]) -> Text:
         text.append(f"{name} ", style="dim").append(value, style="bold")
         text.append(f" {spark}" if spark else "", style="blue").append("   ")
 
-    add("steps/s", rate(status.get("steps_per_second", 0.0)))
+    if status.get("steps_per_second"):
+        add("steps/s", rate(status["steps_per_second"]))
     if status.get("loss") is not None:
         add("loss", number(status["loss"]), sparkline(losses))
     for name, value in sorted(status.get("metrics", {}).items()):
         if name != "loss":
             add(name, number(value))
-    add("epoch", str(status.get("epoch", 0)))
+    if status.get("phase") == "training":
+        add("epoch", str(epoch_now(status)))
     add("time", duration(status.get("training_elapsed", status.get("elapsed", 0.0))))
     return text
 

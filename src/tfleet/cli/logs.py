@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tfleet.cli.output import RunArgument, print_line
-from tfleet.spec.errors import ExitCode, WrongInput, nearest
+from tfleet.spec.errors import WrongInput, nearest
 from tfleet.spec.rundir import RunDir
 
 ROLES = ("ps", "worker", "evaluator")
@@ -23,7 +23,7 @@ def _logs(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="ps, worker or evaluator.", show_default=False)] = "",
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Number of the replica.", show_default=False)] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
-) -> int:
+) -> None:
     from tfleet.backends.local import open_job
 
     if role and role not in ROLES:
@@ -31,9 +31,5 @@ def _logs(
     if index and not index.isdecimal():
         raise WrongInput(f"the number of the replica is '{index}'; give 0 or more, as in 'tfleet logs RUN worker 1'")
     job = open_job(str(RunDir.existing(run).path))
-    try:
-        for line in job.logs(role, int(index or -1), follow):
-            print_line(line.rstrip("\n"))
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    return ExitCode.DONE
+    for line in job.logs(role, int(index or -1), follow):
+        print_line(line.rstrip("\n"))

@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     except _UsageError as error:
         return _refuse(_usage_sentence(error, arguments), ExitCode.WRONG_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted", ExitCode.INTERRUPTED)
+        return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has gone, as in `tfleet logs RUN | head`: not worth a word, and Python's
         # own flush at exit must not fail either.

@@ -30,7 +30,7 @@ RunArgument = Annotated[
 
 CommitOption = Annotated[
     str,
-    typer.Option("--commit", metavar="N", help="Number of the commit; -1: the newest, or the best where it is kept."),
+    typer.Option("--commit", metavar="N", help="Number of the commit; -1: the newest."),
 ]
 
 

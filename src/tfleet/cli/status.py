@@ -9,10 +9,13 @@ from typing import Any
 import typer
 
 from tfleet.api.follow import how_to_resume, shown
-from tfleet.api.progress import ENDED, measures
+from tfleet.api.progress import ENDED, epoch_now, measures
 from tfleet.api.text import duration, metrics_line, rate
 from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
 from tfleet.spec.rundir import RunDir
+
+RARE = {"leased": "leased", "returned": "returned", "duplicates": "duplicate", "partial_updates": "partially applied"}
+"""Counts of the ledger that are told when they are not 0, and how."""
 
 ALL_MEMBERS = 40
 """Members shown one by one."""
@@ -38,18 +41,12 @@ def _status(run: RunArgument, output: FormatOption = Format.TEXT) -> None:
 
 def _print(run: RunDir, status: Mapping[str, Any], alive: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from tfleet.cli.members import members_table
+    from tfleet.cli.summary import print_pairs
 
     console = Console(highlight=False)
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in rows(run, status, alive, time.time()):
-        grid.add_row(Text(name), Text(value, style="bold" if name == "phase" else ""))
-    console.print(grid)
+    print_pairs(console, rows(run, status, alive, time.time()), "dim")
     if status.get("members"):
         console.print()
         console.print(members_table(status["members"], ALL_MEMBERS))
@@ -97,21 +94,20 @@ def _phase(status: Mapping[str, Any], alive: bool) -> str:
 def _work(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     step, steps = int(status["step"]), int(status.get("steps", 0))
     share = f" of {steps:,} ({100 * step // steps} %)" if steps else ""
-    speed = [f"{rate(float(status.get('steps_per_second', 0.0)))} steps/s"]
+    epoch = f", epoch {epoch_now(status)}" if status.get("phase") == "training" else ""
+    speed = [f"{rate(status['steps_per_second'])} steps/s"] if status.get("steps_per_second") else []
     if status.get("training_elapsed"):
         speed.append(f"{duration(float(status['training_elapsed']))} so far")
     if status.get("seconds_left") is not None:
         speed.append(f"{duration(float(status['seconds_left']))} left")
     return [
         ("strategy", str(status.get("strategy", ""))),
-        ("step", f"{step:,}{share}, epoch {status.get('epoch', 0)}"),
+        ("step", f"{step:,}{share}{epoch}"),
         ("speed", ", ".join(speed)),
         ("training", " · ".join(measures(status))),
     ]
 
 
 def _ledger(ledger: Mapping[str, Any]) -> str:
-    return (
-        f"epoch {ledger['epoch']}: {ledger['acknowledged']:,} of {ledger['samples']:,} samples acknowledged, "
-        f"{ledger['leased']:,} leased, {ledger['returned']:,} returned"
-    )
+    acknowledged = f"{ledger['acknowledged']:,} batches acknowledged"
+    return ", ".join([acknowledged, *(f"{ledger[what]:,} {told}" for what, told in RARE.items() if ledger.get(what))])

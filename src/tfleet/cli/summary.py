@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tfleet.api.follow import Outcome, shown
@@ -42,10 +41,16 @@ def print_summary(run: RunDir, status: Mapping[str, Any], console: Console | Non
     """
     console = console or Console(highlight=False)
     console.print()
-    rows = [(what, Text(value)) for what, value in results(run, status)]
-    console.print(_grid(rows, "bold green" if status.get("phase") == "done" else "bold yellow"))
-    console.print(Text("\nTry next:"))
-    console.print(_grid([(f"  {line}", Text(what, style="dim")) for line, what in next_commands(run)], "cyan"))
+    print_pairs(console, results(run, status), "bold green" if status.get("phase") == "done" else "bold yellow")
+    console.print("\nTry next:")
+    print_pairs(console, [(f"  {line}", what) for line, what in next_commands(run)], "cyan")
+
+
+def print_pairs(console: Console, pairs: Sequence[tuple[str, str]], style: str) -> None:
+    """Prints (name, value) pairs in two columns; long values are not folded, so that paths can be copied."""
+    width = max((len(name) for name, _ in pairs), default=0) + 3
+    for name, value in pairs:
+        console.print(Text(name.ljust(width), style=style).append(value, style="not bold default"), soft_wrap=True)
 
 
 def results(run: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -69,8 +74,8 @@ def next_commands(run: RunDir) -> list[tuple[str, str]]:
     folder = quoted(shown(run.path))
     return [
         (f"tfleet tensorboard {folder}", "curves, histograms, images"),
-        (f"tfleet eval {folder}", "evaluate the model again on the held-out data"),
-        (f"tfleet status {folder}", "who did what, ledger, commits"),
+        (f"tfleet eval {folder}", "evaluate the model once more"),
+        (f"tfleet status {folder}", "members, ledger, commits"),
     ]
 
 
@@ -79,12 +84,3 @@ def quoted(path: Path) -> str:
     import shlex
 
     return shlex.quote(str(path))
-
-
-def _grid(rows: list[tuple[str, Text]], style: str) -> Table:
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style=style, no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(Text(name), value)
-    return grid

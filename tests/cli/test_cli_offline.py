@@ -1,0 +1,51 @@
+"""`tfleet eval` and `tfleet export` print what the worker layer answers."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tfleet.cli import offline
+from tfleet.cli.main import run
+from tfleet.spec.errors import WrongInput
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/job.yaml").write_text("task: mnist\n")
+    answer = SimpleNamespace(
+        evaluate_run=lambda run, commit: {"commit": commit, "step": 2000, "metrics": {"loss": 0.2, "accuracy": 0.93}},
+        export_run=lambda run, commit: run.export / "7",
+    )
+    monkeypatch.setattr(offline, "load", lambda: answer)
+    return tmp_path / "old"
+
+
+def test_eval(folder, capsys):
+    assert run(["eval", "old", "--commit", "4"]) == 0
+    assert capsys.readouterr().out == "commit 4, step 2,000, held out: accuracy 0.9300 · loss 0.2000\n"
+    assert run(["eval", "old", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "run_dir": str(folder),
+        "commit": -1,
+        "step": 2000,
+        "metrics": {"loss": 0.2, "accuracy": 0.93},
+    }
+
+
+def test_export(folder, capsys):
+    assert run(["export", "old"]) == 0
+    assert capsys.readouterr().out == "exported to old/export/7\n"
+    assert run(["export", "old", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["export"] == str(folder / "export/7")
+
+
+def test_without_tensorflow_the_install_command_is_told(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(WrongInput, match=r"tensorflow is not installed; install it with: pip install 'tfleet\[cpu\]'"):
+        offline.load()

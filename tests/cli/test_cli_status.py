@@ -1,0 +1,107 @@
+"""What `tfleet status`, `logs` and `stop` tell, from run directories as real jobs leave them."""
+
+import json
+
+import pytest
+from fake_jobs import FakeJob, done, member, status
+
+from tfleet.cli.main import run
+from tfleet.cli.status import rows
+from tfleet.spec.errors import ExitCode
+from tfleet.spec.job import JobSpec
+from tfleet.spec.rundir import RunDir
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = RunDir.at("old")
+    here.create()
+    here.job_file.write_text(JobSpec.parse({"task": "mnist"}).dump())
+    return here
+
+
+def test_rows_of_a_living_job(folder):
+    commit = {"number": 3, "step": 1000, "time": 1_700_000_000.0}
+    found = dict(rows(folder, status("training", 1204, last_commit=commit), True, 1_700_000_012.0))
+    assert found == {
+        "job": "mnist",
+        "phase": "training",
+        "strategy": "async",
+        "step": "1,204 of 2,000 (60 %), epoch 2",
+        "speed": "172 steps/s, 8 s so far, 5 s left",
+        "training": "loss 0.2311 · accuracy 0.9312",
+        "commit": "3 at step 1,000, 12 s ago",
+        "ledger": "1,204 batches acknowledged, 2 leased",
+        "run": "old",
+    }
+
+
+def test_rows_of_a_finished_job(folder):
+    found = dict(rows(folder, done(notes=["fell back to commit 3"]), False, 0.0))
+    assert found["held out"] == "accuracy 0.9310 · loss 0.2412 (step 2,000)"
+    assert found["export"] == "old/export/1"
+    assert found["note"] == "fell back to commit 3"
+    assert "next" not in found
+
+
+def test_rows_of_a_job_that_has_told_nothing(folder):
+    assert dict(rows(folder, {}, True, 0.0)) == {"phase": "starting", "run": "old"}
+
+
+def test_rows_of_a_job_that_died_in_training(folder):
+    found = dict(rows(folder, status("training", 5), False, 0.0))
+    assert found["phase"] == "not running any more: its last word was 'training'"
+
+
+def test_status_of_a_dead_job_says_so_and_how_to_go_on(folder, capsys):
+    folder.status_file.write_text(json.dumps(status("training", 5, members=[member("worker", 0, "lost")])))
+    assert run(["status", "old"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "phase failed" in out
+    assert "next go on with 'tfleet train --resume --run-dir old'" in out
+    assert "● worker 0 lost" in out
+
+
+def test_status_as_json(folder, capsys):
+    folder.status_file.write_text(json.dumps(done()))
+    assert run(["status", "old", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run_dir": str(folder.path), "alive": False, **done()}
+
+
+def test_logs_of_one_replica_and_of_all(folder, capsys):
+    folder.log("worker", 0).write_text("zero\n")
+    folder.log("worker", 1).write_text("one\n")
+    assert run(["logs", "old", "worker", "1"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["one"]
+    assert run(["logs", "old", "--follow"]) == 0
+    assert {line.split()[-1] for line in capsys.readouterr().out.splitlines()} == {"zero", "one"}
+
+
+@pytest.fixture
+def job(folder, monkeypatch):
+    fake = FakeJob(folder.path, [status("training", 5), status("finalising", 6), status("stopped", 6)])
+    monkeypatch.setattr("tfleet.backends.local.open_job", lambda handle: fake)
+    monkeypatch.setattr("tfleet.api.follow.INTERVAL", 0.0)
+    return fake
+
+
+def test_stop_waits_for_the_end(job, capsys):
+    assert run(["stop", "old"]) == 0
+    out = capsys.readouterr().out
+    assert job.endings == [("stop", "stopped by 'tfleet stop'")]
+    assert "step 6 reached: evaluating and exporting" in out
+    assert "stopped   6 steps in 8 s" in out
+
+
+def test_stop_without_waiting(job, capsys):
+    assert run(["stop", "old", "--no-wait"]) == 0
+    assert capsys.readouterr().out == "asked the job in old to end; it commits, evaluates and exports\n"
+    assert run(["stop", "old", "--no-wait", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["phase"] == "training"
+
+
+def test_stop_of_a_job_that_fails_meanwhile(job, capsys):
+    job.left, job.code = [status("failed", reason="the disk is full")], ExitCode.FAILED
+    assert run(["stop", "old"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("tfleet: the disk is full; read old/logs")
