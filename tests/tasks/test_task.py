@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -150,6 +152,14 @@ def test_what_is_no_model_is_refused(given, sentence):
     assert sentence in refused(task(lambda: given).build_model, job())
 
 
+def test_an_uncompiled_model_is_refused():
+    model = KerasModel()
+    model.compiled = False
+    assert "returned a model that is not compiled; call model.compile(" in refused(
+        task(lambda: model).build_model, job()
+    )
+
+
 def test_a_function_that_fails_is_told_with_its_line():
     def broken():
         raise KeyError("labels")
@@ -158,6 +168,19 @@ def test_a_function_that_fails_is_told_with_its_line():
     for built in (task(broken).build_model, task(data=broken).build_data):
         told = refused(built, job())
         assert f"function of task t failed with KeyError: 'labels' ({__file__}, line {line}); correct the" in told
+
+
+def test_a_failure_within_a_library_is_told_with_the_users_line():
+    def broken():
+        return np.zeros((2, 3)).reshape(np.prod([4, 5]))
+
+    line = broken.__code__.co_firstlineno + 1
+    assert f"({__file__}, line {line})" in refused(task(data=broken).build_data, job())
+
+    def deep():
+        return json.loads("{")
+
+    assert f"({__file__}, line {deep.__code__.co_firstlineno + 1})" in refused(task(deep).build_model, job())
 
 
 def test_a_sentence_of_tfleet_passes_unchanged():

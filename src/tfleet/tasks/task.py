@@ -10,10 +10,12 @@ from tfleet.data import Source, as_source
 from tfleet.spec.errors import WrongInput, nearest
 from tfleet.spec.job import JobSpec
 from tfleet.tasks.parameters import DATA_DIR, Parameter, Value, arguments, read_parameters
-from tfleet.tasks.user_code import user_code
+from tfleet.tasks.user_code import file_of, user_code
 
 DEFAULT_STEPS = 1000
 DEFAULT_BATCH_SIZE = 20
+
+_ADVICE = "correct the function or its parameters"
 
 
 class TaskData(NamedTuple):
@@ -109,16 +111,14 @@ class Task:
             WrongInput: when a parameter is wrong, the function fails, or what it returns is no compiled keras.Model.
         """
         values = self._arguments(self._signatures()[0], spec)
-        with user_code(f"the model function of task {self._called(spec)}", "correct the function or its parameters"):
+        what = f"the model function of task {self._called(spec)}"
+        with user_code(what, _ADVICE, file_of(self.model)):
             model = self.model(**values)
         if not any(c.__name__ == "Model" and c.__module__.startswith("keras.") for c in type(model).__mro__):
+            raise WrongInput(f"{what} returned a {type(model).__name__}; let it return a compiled keras.Model")
+        if not getattr(model, "compiled", False):
             raise WrongInput(
-                f"the model function of task {self._called(spec)} returned a {type(model).__name__}; "
-                "let it return a compiled keras.Model"
-            )
-        if not model.compiled:
-            raise WrongInput(
-                f"the model function of task {self._called(spec)} returned a model that is not compiled; "
+                f"{what} returned a model that is not compiled; "
                 "call model.compile(optimizer, loss, metrics) before returning it"
             )
         return model
@@ -131,7 +131,7 @@ class Task:
         """
         values = self._arguments(self._signatures()[1], spec)
         what = f"the data function of task {self._called(spec)}"
-        with user_code(what, "correct the function or its parameters"):
+        with user_code(what, _ADVICE, file_of(self.data)):
             given = self.data(**values)
         if not isinstance(given, Mapping):
             raise WrongInput(f"{what} returned a {type(given).__name__}; let it return {{'train': (x, y), ...}}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tfleet.spec.errors import TfleetError, WrongInput
 
@@ -34,6 +36,13 @@ def user_code(what: str, advice: str, file: Path | None = None) -> Iterator[None
         if len(told) > _LONGEST:
             told = told[:_LONGEST] + "..."
         raise WrongInput(f"{what} failed with {told}{_place(error, file)}; {advice}") from error
+
+
+def file_of(function: Callable[..., Any]) -> Path | None:
+    """Returns the file that a function was written in, or None when Python does not know."""
+    with contextlib.suppress(TypeError, OSError):
+        return Path(inspect.getfile(inspect.unwrap(function)))
+    return None
 
 
 def _place(error: BaseException, file: Path | None) -> str:
