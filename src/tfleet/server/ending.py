@@ -1,9 +1,11 @@
-"""How a job ends: what was asked for, what came of it, and when ps 0 may leave."""
+"""How a job ends: what was asked for, the final commit, finalisation by one worker, and when ps 0 may leave."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tfleet.server.calls import Call, Calls
+from tfleet.server.members import Member
 from tfleet.spec.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -16,23 +18,43 @@ INTERRUPT_GRACE = 20.0
 
 
 class Ending:
-    """The end of one job.
+    """The part of the coordinator that ends the job.
 
     Attributes:
-        wish: the phase that was asked for before training was finished: stopped, interrupted, done (stopped early).
         over: {"phase", "exit_code", "reason"} once the job is over, else None.
         reason: one sentence for the user, or empty.
         export: folder of the exported version, or empty.
         metrics: held-out metrics of the exported model.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self.wish = ""
+    def __init__(self, job: Coordinator) -> None:
         self.over: dict[str, Any] | None = None
         self.reason = ""
         self.export = ""
         self.metrics: dict[str, float] = {}
-        self._coordinator = coordinator
+        self.calls: Calls = {
+            "end": self._asked,
+            "fail": self._failed,
+            "finalise": self._finalise,
+            "finalised": self._finalised,
+            "outcome": self._outcome,
+        }
+        self._job = job
+        self._wish = ""
+        self._committed = False
+        self._finaliser: Member | None = None
+
+    def lease(self, member: Member) -> bool:
+        """Gives the finalisation lease to a worker once the final commit is made."""
+        if not self._committed or self._finaliser is not None:
+            return False
+        self._finaliser = member
+        return True
+
+    def release(self, member: Member) -> None:
+        """Takes the finalisation lease back from a member that is gone."""
+        if member is self._finaliser:
+            self._finaliser = None
 
     def ask(self, how: str, reason: str) -> None:
         """Ends the job as a user or the launcher asks: stop, interrupt, or fail."""
@@ -46,8 +68,8 @@ class Ending:
 
     def stop(self, phase: str) -> None:
         """Lets leased batches be finished, commits, and ends the job in this phase."""
-        job = self._coordinator
-        self.wish = phase
+        job = self._job
+        self._wish = phase
         if phase == "interrupted":
             job.loop.call_later(INTERRUPT_GRACE, self._give_up)
         if job.phase == "starting" or job.ledger is None:
@@ -56,8 +78,18 @@ class Ending:
         elif job.phase == "training":
             job.ledger.cap()
             job.finish_if_done()
-        elif phase == "interrupted":
-            self.end(phase, ExitCode.INTERRUPTED, self.reason)
+            job.serve_parked()
+        elif phase == "interrupted" and self._committed:
+            self._give_up()
+
+    def finish(self) -> None:
+        """Training is over: makes the final commit, then has one worker finalise."""
+        job = self._job
+        last = job.checkpointing.commits.last
+        if last and last["step"] == job.step:
+            self._final_commit(last["number"])
+        else:
+            job.checkpointing.start(self._final_commit, self.fail)
 
     def fail(self, reason: str, exit_code: int = ExitCode.FAILED) -> None:
         """Ends the job at once; the last commit is kept."""
@@ -67,18 +99,50 @@ class Ending:
         """The job is over; the second time nothing happens."""
         if self.over:
             return
-        job = self._coordinator
+        job = self._job
         job.phase, self.reason = phase, reason
         self.over = {"phase": phase, "exit_code": int(exit_code), "reason": reason}
         print(f"tfleet: {phase}{': ' + reason if reason else ''}", flush=True)
-        job.end_waiting()
+        job.serve_parked()
+        job.evaluating.answer()
+        job.starting.end()
         job.loop.call_later(GRACE, job.loop.stop)
         job.loop.call_later(0, self.check)
 
     def check(self) -> None:
         """Leaves as soon as no member is left."""
-        if self.over and not self._coordinator.members.living:
-            self._coordinator.loop.stop()
+        if self.over and not self._job.members.living:
+            self._job.loop.stop()
+
+    def _final_commit(self, number: int) -> None:
+        self._committed = True
+        self._job.evaluating.committed(number, evaluate=False)
+        if self._wish == "interrupted":
+            self._give_up()
+        else:
+            self._job.serve_parked()
 
     def _give_up(self) -> None:
         self.end("interrupted", ExitCode.INTERRUPTED, self.reason)
+
+    def _asked(self, call: Call) -> None:
+        call.reply({})
+        self.ask(str(call.values["how"]), str(call.values["reason"]))
+
+    def _failed(self, call: Call) -> None:
+        call.reply({})
+        self.fail(str(call.values["message"]), int(call.values["exit_code"]))
+
+    def _finalise(self, call: Call) -> None:
+        last = self._job.checkpointing.commits.last
+        assert last is not None
+        call.reply({"commit": last["number"]})
+
+    def _finalised(self, call: Call) -> None:
+        call.reply({})
+        self.export = str(call.values["export"])
+        self.metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
+        self.end(self._wish or "done", ExitCode.DONE, self.reason)
+
+    def _outcome(self, call: Call) -> None:
+        call.reply(self.over or {"phase": self._job.phase})

@@ -23,7 +23,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
     if job.phase == "training" and job.training_started is not None:
         elapsed = now - job.training_started
     over = job.ending.over or {}
-    evaluation = job.evaluations.last
+    evaluation = job.evaluating.evaluations.last
     if job.ending.metrics and evaluation:
         evaluation = {**evaluation, "metrics": job.ending.metrics}
     return {
@@ -46,7 +46,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
             "duplicates": job.ledger.duplicates if job.ledger else 0,
             "partial_updates": job.partial_updates,
         },
-        "last_commit": job.commits.last,
+        "last_commit": job.checkpointing.commits.last,
         "evaluation": evaluation,
         "export": job.ending.export,
         "notes": job.notes[-20:],

@@ -87,8 +87,11 @@ class Signature:
 
 def describe(part: Any) -> str:
     """Returns shape and dtype of each array in `part`, for a message."""
-    text = str(keras.tree.map_structure(lambda a: None if a is None else f"{list(a.shape)} {a.dtype}", part))
-    return text.replace("'", "")
+
+    def one(leaf: Any) -> Any:
+        return None if leaf is None else f"{list(leaf.shape)} {getattr(leaf.dtype, 'name', leaf.dtype)}"
+
+    return str(keras.tree.map_structure(one, part)).replace("'", "")
 
 
 def _skeleton(parts: Any) -> Any:

@@ -105,7 +105,8 @@ def build(model: keras.Model, example: Batch) -> None:
         predicted = model(x, training=False) if model._call_has_training_arg else model(x)
     if model.loss is None and not model.losses and type(model).compute_loss is keras.Model.compute_loss:
         raise WrongInput(f"the model {model.name} is compiled without a loss; call model.compile(..., loss=...)")
-    fits = f"targets {describe(example.y)} and weights {describe(example.sample_weight)}"
+    weights = "" if example.sample_weight is None else f" and weights {describe(example.sample_weight)}"
+    fits = f"targets {describe(example.y)}{weights}"
     with _refusing(model, fits, f"outputs {describe(predicted)}, loss {_named(model.loss)}"):
         loss = _loss(model, x, y, predicted, weight, training=False)
     if loss is None or len(loss.shape) != 0:

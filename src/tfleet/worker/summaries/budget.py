@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-FIRST_COST = 0.1
-"""Seconds that the first time is taken to cost: with a share of 3 % it comes after 3.3 s."""
+FIRST_COST = 0.15
+"""Seconds that the first time is taken to cost, when TensorFlow starts up: with a share of 3 % it comes after 5 s."""
 
 LONGEST_GAP = 300.0
 """Seconds after which details are due again, however long the job runs."""

@@ -1,0 +1,116 @@
+"""When commits are made: by time, by steps, for evaluations, and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tfleet.checkpoint.store import Store
+from tfleet.server.commits import Commits, Facts
+from tfleet.server.sync_ledger import SyncLedger
+
+if TYPE_CHECKING:
+    from tfleet.server.coordinator import Coordinator
+
+
+class Checkpointing:
+    """The part of the coordinator that decides about commits.
+
+    Under sync a commit waits for the boundary between two steps, and leases wait until every partition has its copy.
+
+    Attributes:
+        commits: makes them.
+        blocked: whether no lease may be given now.
+    """
+
+    def __init__(self, job: Coordinator, store: Store) -> None:
+        self.commits = Commits(job.loop, store, job.links, job.generation, job.spec.checkpoint.keep)
+        self.blocked = False
+        self._job = job
+        self._wanted = False
+        self._evaluate = False
+        self._step = 0
+        if job.spec.checkpoint.every_seconds:
+            job.loop.call_every(job.spec.checkpoint.every_seconds, self.want)
+
+    def begin(self) -> None:
+        """Training begins: what there is now needs no commit."""
+        self._step = self._job.step
+
+    def stepped(self, before: int) -> None:
+        """The global step has advanced from `before`."""
+        step = self._job.step
+        if _crossed(self._job.spec.checkpoint.every_steps, before, step):
+            self._wanted = True
+        if _crossed(self._job.spec.evaluation.every_steps, before, step):
+            self._wanted = self._evaluate = True
+        if self._wanted:
+            self._now()
+
+    def want(self) -> None:
+        """Makes a commit at the next moment at which one can be made, if there was a step since the last."""
+        job = self._job
+        if job.phase != "training" or job.step <= self._step:
+            return
+        self._wanted = True
+        if not isinstance(job.ledger, SyncLedger) or job.ledger.at_boundary:
+            self._now()
+
+    def start(self, done: Callable[[int], None], failed: Callable[[str], None]) -> None:
+        """Begins a commit; the caller sees to it that none is under way."""
+        job = self._job
+        self._wanted = False
+        self._step = job.step
+        self.blocked = job.spec.strategy == "sync"
+        self.commits.start(
+            self._facts,
+            hold=job.spec.strategy == "async",
+            protect=job.evaluating.protected,
+            copied=self._unblock,
+            done=done,
+            failed=failed,
+        )
+
+    def _now(self) -> None:
+        if self.commits.busy >= 0:
+            return
+        evaluate, self._evaluate = self._evaluate, False
+        self.start(lambda number: self._done(number, evaluate), self._failed)
+
+    def _done(self, number: int, evaluate: bool) -> None:
+        self._job.evaluating.committed(number, evaluate)
+        self._job.finish_if_done()
+        if self._wanted:
+            self.want()
+
+    def _failed(self, why: str) -> None:
+        self._job.note(f"{why}; training goes on, the commit is tried again")
+        self._unblock()
+        self._job.finish_if_done()
+
+    def _unblock(self) -> None:
+        self.blocked = False
+        self._job.serve_parked()
+
+    def _facts(self) -> Facts:
+        job = self._job
+        assert job.plan is not None
+        assert job.ledger is not None
+        return Facts(
+            step=job.step,
+            ledger=job.ledger.to_json(),
+            settings=job.starting.settings,
+            layout=job.plan.layout.to_json(),
+            optimizer=job.plan.optimizer,
+            metrics={
+                "training": job.progress.metrics() if job.progress else {},
+                "evaluations": job.evaluating.evaluations.to_json(),
+            },
+            parameters=job.plan.layout.parameters,
+            state=job.state.copy(),
+            frozen=job.starting.frozen,
+        )
+
+
+def _crossed(every: int, before: int, now: int) -> bool:
+    return bool(every) and now // every > before // every

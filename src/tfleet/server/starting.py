@@ -1,0 +1,160 @@
+"""How a job starts: replicas join, the first worker's description becomes the plan, one worker initialises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfleet.checkpoint.manifest import Manifest
+from tfleet.checkpoint.store import Store
+from tfleet.server.calls import Call, Calls, Values
+from tfleet.server.members import Member
+from tfleet.server.partition import Vector
+from tfleet.server.plan import TrainingPlan
+from tfleet.spec.errors import ExitCode, WrongInput
+from tfleet.spec.layout import partition_bounds
+from tfleet.wire.server import Connection
+
+if TYPE_CHECKING:
+    from tfleet.server.coordinator import Coordinator
+
+
+class Starting:
+    """The part of the coordinator that brings a job to its first step.
+
+    The initialisation lease goes to one worker after the other until one has set the parameters; the others wait.
+
+    Attributes:
+        prepared: whether every ps has its partition.
+        settings: what commits remember of the job.
+        frozen: values of variables that do not change, for every worker.
+    """
+
+    def __init__(self, job: Coordinator, store: Store, manifest: Manifest | None, hosts: list[str]) -> None:
+        self.prepared = False
+        self.settings: Values = {}
+        self.frozen: Vector = np.zeros(0, np.float32)
+        self.calls: Calls = {
+            "join": self._join,
+            "describe": self._describe,
+            "start": self._start,
+            "initialised": self._initialised,
+        }
+        self._job = job
+        self._store = store
+        self._manifest = manifest
+        self._hosts = hosts
+        self._joining: list[Callable[[], None]] = []
+        self._waiting: list[tuple[Member, Connection]] = []
+        self._initialiser: Member | None = None
+
+    def release(self, member: Member) -> None:
+        """Takes the initialisation lease back from a member that is gone."""
+        if member is self._initialiser and self._job.phase == "starting":
+            self._initialiser = None
+            self._continue()
+
+    def end(self) -> None:
+        """Tells who waits for the start that there is none."""
+        for _, connection in self._waiting:
+            connection.error(self._job.ending.reason or "the job is over", ExitCode.INTERRUPTED)
+        self._waiting = []
+
+    def payload_limit(self) -> int:
+        """Bytes of state and frozen values that the initialising worker sends."""
+        plan = self._job.plan
+        return 4 * (plan.layout.state_size + plan.layout.frozen_size) if plan else 0
+
+    def _join(self, call: Call) -> None:
+        job = self._job
+        role, index = str(call.values["role"]), int(call.values["index"])
+        if role == "ps":
+            job.links.add(index, call.connection)
+            call.reply({"generation": job.generation})
+        else:
+            old = job.members.find(role, index)
+            if old:
+                job.remove(old, "lost", f"{role} {index} has joined again")
+            member = job.members.join(role, index, call.connection, job.loop.now())
+            welcome = {"member": member.number, "generation": job.generation, "ps": self._hosts}
+            self._joining.append(lambda: call.reply(welcome))
+        if job.links.complete:
+            joining, self._joining = self._joining, []
+            for answer in joining:
+                answer()
+
+    def _describe(self, call: Call) -> None:
+        job, plan = self._job, TrainingPlan.from_json(call.values["plan"])
+        if job.plan is not None:
+            different = plan.difference(job.plan)
+            if different:
+                raise WrongInput(
+                    f"worker {call.caller.index} built another model or data than the first worker: {different}; "
+                    "make the task build the same everywhere"
+                )
+        else:
+            self._adopt(plan)
+        call.reply({})
+
+    def _adopt(self, plan: TrainingPlan) -> None:
+        job, manifest = self._job, self._manifest
+        aggregate = plan.aggregate(job.spec, manifest)
+        self.settings = plan.settings(job.spec, aggregate)
+        if manifest:
+            plan.check_resume(manifest, self.settings)
+        job.adopt(plan, plan.ledger(job.spec, aggregate), manifest)
+        bounds = partition_bounds(plan.layout.parameters, job.spec.ps)
+        job.links.ask_all("prepare", lambda i: self._partition(plan, i, bounds[i]), self._ready, job.ending.fail)
+
+    def _partition(self, plan: TrainingPlan, index: int, bounds: tuple[int, int]) -> Values:
+        return {
+            "generation": self._job.generation,
+            "low": bounds[0],
+            "high": bounds[1],
+            "optimizer": plan.optimizer,
+            "decay": plan.layout.decay_ranges(*bounds),
+            "strategy": self._job.spec.strategy,
+            "batch_size": plan.batch_size,
+            "state": 0 if index else plan.layout.state_size,
+            "metrics": 0 if index else 2 * len(plan.layout.metrics),
+            "restore": self._manifest.number if self._manifest else -1,
+        }
+
+    def _ready(self, _results: list[Values]) -> None:
+        self.prepared = True
+        if self._manifest:
+            self.frozen = self._store.read_state(self._manifest)[1]
+            self._begin()
+        else:
+            self._continue()
+
+    def _start(self, call: Call) -> None:
+        self._waiting.append((call.caller, call.connection))
+        self._continue()
+
+    def _initialised(self, call: Call) -> None:
+        job = self._job
+        assert job.plan is not None
+        vector = np.frombuffer(call.payload, np.float32)
+        state = job.plan.layout.state_size
+        job.state[:] = vector[:state]
+        self.frozen = vector[state:].copy()
+        call.reply({})
+        job.checkpointing.start(lambda number: self._begin(), job.ending.fail)
+
+    def _begin(self) -> None:
+        self._job.begin_training()
+        self._continue()
+
+    def _continue(self) -> None:
+        self._waiting = [(m, c) for m, c in self._waiting if m.number in self._job.members.living]
+        if self._job.phase != "starting":
+            for member, connection in self._waiting:
+                member.state = "working"
+                connection.result({"initialise": False}, self.frozen.data)
+            self._waiting = []
+        elif self.prepared and self._waiting and self._initialiser is None:
+            self._initialiser, connection = self._waiting.pop(0)
+            connection.result({"initialise": True})
