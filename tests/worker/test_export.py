@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -96,20 +94,6 @@ def test_the_mnist_task(kind, pixels, tmp_path):
         answer = loaded.signatures[name](image=tf.constant(image))
         np.testing.assert_allclose(answer["probabilities"], wanted, rtol=0, atol=1e-6)
         assert answer["classes"].dtype == tf.int64
-
-
-def test_another_program_without_keras_gets_the_same_answers(model, pixels, exported, tmp_path):
-    np.save(tmp_path / "pixels.npy", pixels)
-    code = (
-        "import sys, numpy as np, tensorflow as tf\n"
-        "loaded = tf.saved_model.load(sys.argv[1])\n"
-        "answer = loaded.signatures['predict_uint8'](image=tf.constant(np.load(sys.argv[2])))\n"
-        "np.save(sys.argv[3], answer['probabilities'].numpy())\n"
-    )
-    names = [str(exported), str(tmp_path / "pixels.npy"), str(tmp_path / "answers.npy")]
-    subprocess.run([sys.executable, "-c", code, *names], check=True, capture_output=True)
-    wanted = tf.nn.softmax(model((pixels / np.float32(255)).astype("float32"), training=False))
-    np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), wanted, rtol=0, atol=1e-6)
 
 
 def test_keras_loads_its_file(model, pixels, exported):
