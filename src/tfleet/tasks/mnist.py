@@ -37,8 +37,9 @@ def build_model(model: Literal["mlp", "cnn"] = "mlp", hidden_units: int = 100, h
     image = keras.Input((28, 28, 1), name="image")
     values = image
     if model == "cnn":
-        for filters in (32, 64):
-            values = keras.layers.Conv2D(filters, 3, activation="relu")(values)
+        # As wide as LeNet-5 looks (LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition): 5 x 5.
+        for filters in (16, 32):
+            values = keras.layers.Conv2D(filters, 5, activation="relu")(values)
             values = keras.layers.MaxPooling2D()(values)
     values = keras.layers.Flatten()(values)
     for _ in range(hidden_layers):
