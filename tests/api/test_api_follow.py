@@ -122,3 +122,8 @@ def test_error_of_an_interrupted_job_says_how_to_go_on(tmp_path, monkeypatch):
 
 def test_no_error_of_a_job_that_is_done(tmp_path):
     assert Outcome(ExitCode.DONE, done()).error(run_of(tmp_path)) is None
+
+
+def test_error_of_a_job_interrupted_before_it_trained(tmp_path):
+    error = Outcome(ExitCode.INTERRUPTED, status("interrupted", 0)).error(run_of(tmp_path))
+    assert str(error).startswith("interrupted before the first step; go on with")

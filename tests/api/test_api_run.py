@@ -39,7 +39,7 @@ def test_train_starts_the_job_and_returns_its_run(backend, capsys):
     assert backend.job.closed
     out = capsys.readouterr().out
     assert out.startswith("run directory: here\n")
-    assert "training from step 900 with 2 workers" in out
+    assert "training with 2 workers" in out
     assert out.endswith(repr(run) + "\n")
 
 

@@ -28,7 +28,16 @@ def test_rate(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(4.4, "4 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (-1, "0 s")]
+    ("value", "text"),
+    [
+        (4.44, "4.4 s"),
+        (9.96, "10 s"),
+        (0.0, "0 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+        (-1, "0 s"),
+    ],
 )
 def test_duration(value, text):
     assert duration(value) == text

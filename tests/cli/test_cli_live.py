@@ -31,14 +31,14 @@ def plan(**values):
 def test_panel_of_a_job_in_training():
     commit = {"number": 1, "step": 1000, "time": 0.0}
     lines = drawn(panel(status("training", 1204, last_commit=commit), 12.0, [0.9, 0.5, 0.2311]))
-    assert lines[0].endswith("1,204 / 2,000 steps  60 %  5 s left")
-    assert lines[1] == " steps/s 172   loss 0.2311 █▃▁   accuracy 0.9312   epoch 2   time 8 s"
+    assert lines[0].endswith("1,204 / 2,000 steps  60 %  4.6 s left")
+    assert lines[1] == " steps/s 172   loss 0.2311 █▃▁   accuracy 0.9312   epoch 2   time 8.0 s"
     assert lines[2] == " ● worker 0  working  602 steps  86.0/s"
     assert lines[4] == " commit 1 at step 1,000"
 
 
 def test_panel_before_the_first_status():
-    assert drawn(panel({}, 3.0, []))[0].endswith("starting: the workers load TensorFlow and build the model   3 s")
+    assert drawn(panel({}, 3.0, []))[0].endswith("starting: the workers load TensorFlow and build the model   3.0 s")
 
 
 def test_panel_of_a_job_until_stopped_has_no_bar():

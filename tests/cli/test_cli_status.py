@@ -29,7 +29,7 @@ def test_rows_of_a_living_job(folder):
         "phase": "training",
         "strategy": "async",
         "step": "1,204 of 2,000 (60 %), epoch 2",
-        "speed": "172 steps/s, 8 s so far, 5 s left",
+        "speed": "172 steps/s, 8.0 s so far, 4.6 s left",
         "training": "loss 0.2311 · accuracy 0.9312",
         "commit": "3 at step 1,000, 12 s ago",
         "ledger": "1,204 batches acknowledged, 2 leased",
@@ -91,7 +91,7 @@ def test_stop_waits_for_the_end(job, capsys):
     out = capsys.readouterr().out
     assert job.endings == [("stop", "stopped by 'tfleet stop'")]
     assert "step 6 reached: evaluating and exporting" in out
-    assert "stopped   6 steps in 8 s" in out
+    assert "stopped   6 steps, 8.0 s of training" in out
 
 
 def test_stop_without_waiting(job, capsys):

@@ -40,7 +40,8 @@ class Outcome:
             return None
         if self.code == ExitCode.INTERRUPTED:
             step = self.status.get("step", 0)
-            return Interrupted(f"interrupted at step {step:,}, all of it committed; {how_to_resume(run)}")
+            where = f"at step {step:,}, all of it committed" if step else "before the first step"
+            return Interrupted(f"interrupted {where}; {how_to_resume(run)}")
         reason = str(self.status.get("reason", "")) or "the job ended before it could say why"
         if self.code == ExitCode.WRONG_INPUT and self.status.get("reason"):
             return error_for(self.code, reason)

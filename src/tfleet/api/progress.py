@@ -56,8 +56,7 @@ class Events:
         if phase == self._phase or self._phase in ENDED:
             return []
         if self._phase == "training":
-            start = f" from step {status['step']:,}" if status.get("step") else ""
-            return [f"training{start} with {count(len(working(status)), 'worker')}"]
+            return [f"training with {count(len(working(status)), 'worker')}"]
         return {
             "starting": ["starting: the workers load TensorFlow and build the model"],
             "finalising": [f"step {status.get('step', 0):,} reached: evaluating and exporting"],

@@ -26,7 +26,9 @@ def rate(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Writes a time in seconds: 4 s, 3 min 20 s, 2 h 05 min."""
+    """Writes a time in seconds: 4.2 s, 42 s, 3 min 20 s, 2 h 05 min."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -92,7 +92,9 @@ class Live:
         """Prints what happened and redraws the panel."""
         self._started = now if self._started is None else self._started
         for line in self._events.lines(status):
-            self.say(line)
+            # The panel says that it is starting, and for how long.
+            if not line.startswith("starting"):
+                self.say(line)
         if status.get("step", 0) != self._step and status.get("loss") is not None:
             self._step = status["step"]
             self._losses.append(float(status["loss"]))

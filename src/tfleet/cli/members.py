@@ -33,7 +33,7 @@ def members_table(members: Sequence[Mapping[str, Any]], limit: int) -> Table:
         table.add_row(
             Text(f"● {member['role']} {member['index']}", style=style),
             Text(state, style=style),
-            f"{count(int(member.get('steps', 0)), 'step')}" if worked else "",
+            f"{count(int(member.get('steps', 0)), 'step')}" if worked and state != "joined" else "",
             f"{rate(float(member.get('steps_per_second', 0.0)))}/s" if worked and state == "working" else "",
         )
     if len(ordered) > limit:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tfleet.api.follow import Outcome, shown
-from tfleet.api.text import count, duration, metrics_line, rate
+from tfleet.api.text import count, duration, metrics_line
 from tfleet.cli.output import Format, print_json
 from tfleet.spec.rundir import RunDir
 
@@ -57,8 +57,7 @@ def results(run: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns what a finished job achieved as (name, value) pairs."""
     step, elapsed = int(status.get("step", 0)), float(status.get("training_elapsed", 0.0))
     phase = str(status.get("phase", "done"))
-    speed = f" ({rate(status['steps_per_second'])} steps/s)" if status.get("steps_per_second") else ""
-    rows = [(phase, f"{count(step, 'step')} in {duration(elapsed)}{speed}")]
+    rows = [(phase, f"{count(step, 'step')}, {duration(elapsed)} of training")]
     if phase == "stopped" and status.get("reason"):
         rows.append(("reason", str(status["reason"])))
     if evaluation := status.get("evaluation"):
