@@ -290,6 +290,15 @@ def test_details_change_nothing_in_the_model(mlp, tmp_path):
     assert [v.path for v in mlp.variables] == names
 
 
+def test_equal_numbers_are_one_bucket(mlp, tmp_path):
+    details = Details(tmp_path, mlp)
+    details.write(1, np.ones((2, 28, 28, 1), "float32"), flat_gradient(mlp))
+    details.close()
+    bias = read(tmp_path).Histograms("biases/dense/bias")[0].histogram_value
+    assert (bias.min, bias.max, bias.num) == (0.0, 0.0, 10.0)
+    assert (list(bias.bucket_limit), list(bias.bucket)) == ([0.0], [10.0])
+
+
 def test_a_spoilt_gradient_still_gives_histograms(mlp, tmp_path):
     gradient = flat_gradient(mlp)
     gradient[:7840] = np.nan

@@ -117,12 +117,13 @@ def histogram(tag: str, numbers: NDArray[np.generic]) -> Iterator[Any]:
     flat = flat[np.isfinite(flat)]
     if not flat.size:
         return
-    counts, edges = np.histogram(flat, BUCKETS)
+    low, high = float(flat.min()), float(flat.max())
+    # NumPy would spread equal numbers over buckets that begin below `min`, which readers take for the first left edge.
+    counts, edges = np.histogram(flat, BUCKETS) if low < high else (np.array([flat.size]), np.array([low, high]))
     value = Value(tag=tag)
     histo = value.histo
-    histo.min, histo.max, histo.num = float(flat.min()), float(flat.max()), float(flat.size)
+    histo.min, histo.max, histo.num = low, high, float(flat.size)
     histo.sum, histo.sum_squares = float(flat.sum()), float(flat @ flat)
-    # The first bucket's left edge is not stored: readers take `min` for it.
     histo.bucket_limit.extend(edges[1:].tolist())
     histo.bucket.extend(counts.tolist())
     yield value
