@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfleet
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.tasks import mnist
 from tfleet.worker.evaluate import evaluate
@@ -108,6 +109,7 @@ def test_facts(exported):
     assert facts["metrics"] == {"loss": "nan", "accuracy": 0.5}
     assert (facts["task"], facts["params"], facts["step"]) == ("digits", {"a": "1"}, 40)
     assert facts["versions"]["tensorflow"] == tf.__version__
+    assert facts["versions"]["tfleet"] == tfleet.__version__
     assert set(facts["versions"]) == {"tensorflow", "keras", "tfleet"}
 
 

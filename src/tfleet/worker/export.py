@@ -15,13 +15,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-import tfleet
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.tasks.user_code import user_code
 from tfleet.worker.default_signatures import default_signatures
@@ -177,7 +177,12 @@ def _sync_one(path: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"tensorflow": tf.__version__, "keras": keras.__version__, "tfleet": tfleet.__version__}
+    # Not `tfleet.__version__`: the package's top imports the API, which is above the worker.
+    try:
+        own = metadata.version("tfleet")
+    except metadata.PackageNotFoundError:
+        own = "not installed"
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "tfleet": own}
 
 
 def _plain(value: Any) -> Any:
