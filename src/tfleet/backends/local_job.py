@@ -1,0 +1,230 @@
+"""A job of the local backend: one that this process started, and one found again by its run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tfleet.backends.base import Ending, Job
+from tfleet.backends.logtail import LogTail, last_line
+from tfleet.backends.processes import GRACE, Child, Children
+from tfleet.server.control import request_end
+from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
+from tfleet.spec.rundir import RunDir, write_atomically
+
+RequestEnd = Callable[[RunDir, Ending, str], None]
+"""Tells ps 0 how and why to end the job; raises TfleetError or OSError when it does not answer."""
+
+
+OVER: dict[str, ExitCode | None] = {
+    "done": ExitCode.DONE,
+    "stopped": ExitCode.DONE,
+    "interrupted": ExitCode.INTERRUPTED,
+    "failed": None,
+}
+"""The phases in which a job is over, with the exit code of each; a failed job names its own."""
+
+SETTLE = 1.0
+"""Seconds that ps 0 has to tell the job's end itself, after a replica ended and before it is told what happened."""
+
+FINISH = 10.0
+"""Seconds that replicas have to end by themselves once the job is over."""
+
+POLL = 0.2
+"""Seconds between two looks at the logs of a job that is followed."""
+
+LOST = "every replica ended without a word, as when the machine or the launcher is killed; go on with --resume"
+
+
+class LocalJob(Job):
+    """A job found by its run directory, whoever started it.
+
+    Args:
+        run: its run directory.
+        request: how ps 0 is told to end.
+    """
+
+    def __init__(self, run: RunDir, request: RequestEnd = request_end) -> None:
+        self.handle = str(run.path)
+        self._run = run
+        self._request = request
+
+    def status(self) -> dict[str, Any]:
+        """Returns what ps 0 last told; the phase is `failed` when nobody lives who could still finish the job."""
+        alive = self._run.alive()
+        status = self._run.status()
+        if not alive and status.get("phase") not in OVER:
+            status |= {"phase": "failed", "exit_code": int(ExitCode.FAILED), "reason": LOST}
+        return status
+
+    def poll(self) -> ExitCode | None:
+        """Returns the result once no process of the job lives, else None; does not block."""
+        return None if self._run.alive() else result_of(self.status())
+
+    def end(self, how: Ending, reason: str) -> None:
+        """Asks ps 0 to end the job, or the processes themselves (SIGTERM) when ps 0 does not answer.
+
+        Raises:
+            WrongInput: when the job is not running.
+        """
+        if self.poll() is not None:
+            raise WrongInput(f"the job in {self.handle} is not running; its result is in {self._run.status_file}")
+        try:
+            self._request(self._run, how, reason)
+        except (TfleetError, OSError):
+            self._terminate()
+
+    def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
+        """Yields log lines, each after its replica's name; see `Job.logs`.
+
+        Raises:
+            WrongInput: when the job has no such replica.
+        """
+        paths = sorted(self._run.logs.glob("*-*.log"))
+        wanted = {p.stem: p for p in paths if role in ("", p.stem.rpartition("-")[0])}
+        wanted = {name: p for name, p in wanted.items() if index in (-1, int(name.rpartition("-")[2]))}
+        if not wanted:
+            asked = f"{role or 'replica'} {index}" if index >= 0 else role or "replica"
+            known = ", ".join(p.stem for p in paths) or "none yet"
+            raise WrongInput(f"the job in {self.handle} has no log of {asked}; there are: {known}")
+        return self._lines(LogTail(wanted), follow)
+
+    def _lines(self, tail: LogTail, follow: bool) -> Iterator[str]:
+        while follow and self.poll() is None:
+            yield from tail.read()
+            time.sleep(POLL)
+        yield from tail.read(last=True)
+
+    def _terminate(self) -> None:
+        for pid in replicas_of(self._run):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+
+
+class StartedJob(LocalJob):
+    """A job whose processes this process started; also a context manager that ends them.
+
+    Args:
+        run: its run directory.
+        children: its processes.
+        request: how ps 0 is told to end.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        children: Children,
+        request: RequestEnd = request_end,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(run, request)
+        self.children = children
+        self._clock = clock
+        self._trouble = ""
+        self._since = 0.0
+        self._over_since: float | None = None
+        self._result: ExitCode | None = None
+
+    def status(self) -> dict[str, Any]:
+        """Returns what ps 0 last told, and after `poll` gave a result the reason that this process found."""
+        return self._run.status()
+
+    def poll(self) -> ExitCode | None:
+        """Watches the processes; returns the job's result once all have ended, else None.
+
+        Does not block, but for the moment in which ps 0 is told that a replica it needs has died.
+        """
+        if self._result is None and self.children.poll():
+            self._result = self._conclude()
+            self.children.close()
+        elif self._result is None:
+            self._watch()
+        return self._result
+
+    def close(self) -> None:
+        """Ends every process that still lives, and waits for it."""
+        self.children.close()
+        self.poll()
+
+    def __enter__(self) -> StartedJob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _watch(self) -> None:
+        now = self._clock()
+        if self._over_since is None and self._run.status().get("phase") in OVER:
+            self._over_since = now
+        if self._over_since is not None:
+            if now - self._over_since >= FINISH:
+                self.children.terminate(GRACE)
+            return
+        trouble = trouble_of(self.children)
+        if trouble != self._trouble:
+            self._trouble, self._since = trouble, now
+        elif trouble and now - self._since >= SETTLE:
+            self._over_since = now
+            try:
+                self._request(self._run, "fail", trouble)
+            except (TfleetError, OSError):
+                self.children.terminate(GRACE)
+
+    def _conclude(self) -> ExitCode:
+        status = self._run.status()
+        if status.get("phase") not in OVER:
+            # ps 0 has ended without telling, so that its file has no writer left: what is known is told here.
+            reason = self._trouble or trouble_of(self.children) or LOST
+            status |= {"phase": "failed", "exit_code": int(ExitCode.FAILED), "reason": reason}
+            write_atomically(self._run.status_file, json.dumps(status) + "\n")
+        return result_of(status)
+
+    def _terminate(self) -> None:
+        self.children.terminate(GRACE)
+
+
+def result_of(status: dict[str, Any]) -> ExitCode:
+    """Returns the exit code of a job that is over, from its last status."""
+    code = OVER.get(str(status.get("phase")))
+    if code is not None:
+        return code
+    with contextlib.suppress(ValueError):
+        return ExitCode(status.get("exit_code", ExitCode.FAILED)) or ExitCode.FAILED
+    return ExitCode.FAILED
+
+
+def trouble_of(children: Children) -> str:
+    """Says in a sentence why the job cannot go on, or returns the empty string while it can."""
+    dead = [child for child in children.of("ps") if child.code is not None]
+    if dead:
+        return f"{_epitaph(dead[0])}; the last commit is kept, go on with --resume"
+    workers = children.of("worker")
+    if workers and all(child.code is not None for child in workers):
+        worst = max(workers, key=lambda child: child.code != 0)
+        return f"no worker is left: {_epitaph(worst)}; the last commit is kept, go on with --resume"
+    return ""
+
+
+def replicas_of(run: RunDir) -> list[int]:
+    """Returns the process numbers of this machine's tfleet replicas of one run directory, from their command lines."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            ours = any(w in (b"tfleet.server", b"tfleet.worker") for w in words) and b"--run-dir" in words
+            if ours and words[words.index(b"--run-dir") + 1] == os.fsencode(run.path):
+                found.append(int(folder.name))
+    return found
+
+
+def _epitaph(child: Child) -> str:
+    last = last_line(child.log)
+    told = f" ({last})" if last else ""
+    return f"{child} ended with {child.outcome()}{told}, its log is {child.log}"

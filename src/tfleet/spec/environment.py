@@ -1,0 +1,152 @@
+"""The replica environment: the variables by which a backend tells a process who it is and where the others are.
+
+The names are those that scripts written for TensorFlow's own distributed runtime read, so that a backend starts
+such scripts and tfleet's own replicas the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfleet.spec.errors import WrongInput, nearest
+
+JOB_NAME = "JOB_NAME"
+POD_NAME = "POD_NAME"
+PS_HOSTS = "PS_HOSTS"
+WORKER_HOSTS = "WORKER_HOSTS"
+TF_CONFIG = "TF_CONFIG"
+TOKEN_FILE = "TFLEET_TOKEN_FILE"
+"""Names the file that holds the job's secret; the secret itself is never in an environment."""
+LIFELINE_FD = "TFLEET_LIFELINE_FD"
+"""Names the descriptor that reads end-of-file once the launcher has died (see `tfleet.spec.lifeline`)."""
+
+VARIABLES = (JOB_NAME, POD_NAME, PS_HOSTS, WORKER_HOSTS, TF_CONFIG, TOKEN_FILE, LIFELINE_FD)
+"""Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
+
+ROLES = ("ps", "worker", "evaluator", "chief")
+UNIX = "unix:"
+
+
+@dataclass(frozen=True)
+class ReplicaEnvironment:
+    """Who a replica is, and where the others are.
+
+    Attributes:
+        role: one of `ROLES`.
+        index: its number within the role, from 0.
+        ps_hosts: address of each ps: `host:port`, or `unix:@name` (abstract) or `unix:/path` on one machine.
+        worker_hosts: address of each worker.
+        chief_host: address of the chief of a script of TensorFlow's own runtime; empty: there is none.
+    """
+
+    role: str
+    index: int
+    ps_hosts: tuple[str, ...]
+    worker_hosts: tuple[str, ...]
+    chief_host: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the replica, such as `worker-1`."""
+        return f"{self.role}-{self.index}"
+
+    def variables(self) -> dict[str, str]:
+        """Returns the environment of this replica; `TF_CONFIG` only where every address is `host:port`."""
+        values = {
+            JOB_NAME: self.role,
+            POD_NAME: self.name,
+            PS_HOSTS: ",".join(self.ps_hosts),
+            WORKER_HOSTS: ",".join(self.worker_hosts),
+        }
+        if not any(host.startswith(UNIX) for host in (*self.ps_hosts, *self.worker_hosts)):
+            values[TF_CONFIG] = json.dumps(self.tf_config())
+        return values
+
+    def tf_config(self) -> dict[str, Any]:
+        """Returns cluster and task as `tf.distribute.cluster_resolver.TFConfigClusterResolver` reads them."""
+        hosts = {"chief": (self.chief_host,) * bool(self.chief_host), "ps": self.ps_hosts, "worker": self.worker_hosts}
+        return {
+            "cluster": {role: list(addresses) for role, addresses in hosts.items() if addresses},
+            "task": {"type": self.role, "index": self.index},
+        }
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> ReplicaEnvironment:
+        """Reads the environment of a replica, as `variables` wrote it.
+
+        Raises:
+            WrongInput: when a variable is missing or malformed, or when two of them contradict each other.
+        """
+        role = _required(environ, JOB_NAME)
+        if role not in ROLES:
+            raise WrongInput(f"{JOB_NAME} is {role!r}{nearest(role, ROLES)}; set it to one of {', '.join(ROLES)}")
+        index = _ordinal(_required(environ, POD_NAME))
+        ps_hosts = _hosts(PS_HOSTS, _required(environ, PS_HOSTS))
+        worker_hosts = _hosts(WORKER_HOSTS, _required(environ, WORKER_HOSTS))
+        config = _parsed(environ.get(TF_CONFIG, ""))
+        chief = config.get("cluster", {}).get("chief", [])
+        found = cls(role, index, ps_hosts, worker_hosts, str(chief[0]) if chief else "")
+        found._check_index(len(chief))
+        if config and found.tf_config() != config:
+            raise WrongInput(
+                f"{TF_CONFIG} {json.dumps(config)} contradicts {JOB_NAME}, {POD_NAME}, {PS_HOSTS} and {WORKER_HOSTS}, "
+                f"which say {json.dumps(found.tf_config())}; correct it or leave it out"
+            )
+        return found
+
+    def _check_index(self, chiefs: int) -> None:
+        limits = {"ps": (PS_HOSTS, len(self.ps_hosts)), "worker": (WORKER_HOSTS, len(self.worker_hosts))}
+        limits["chief"] = (TF_CONFIG, chiefs)
+        if self.role in limits and self.index >= limits[self.role][1]:
+            variable, count = limits[self.role]
+            raise WrongInput(
+                f"{POD_NAME} names {self.role} {self.index}, but {variable} lists {count} of that role; "
+                f"correct {POD_NAME} or add its address to {variable}"
+            )
+
+
+def is_address(text: str) -> bool:
+    """Tells whether `text` is `host:port`, `unix:@name` or `unix:/path`."""
+    if text.startswith(UNIX):
+        return len(text) > len(UNIX) + 1 and text[len(UNIX)] in "@/"
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    if name not in environ:
+        raise WrongInput(
+            f"the environment variable {name} is not set; start replicas with 'tfleet train' or 'tfleet launch', "
+            f"or set {JOB_NAME}, {POD_NAME}, {PS_HOSTS} and {WORKER_HOSTS}"
+        )
+    return environ[name]
+
+
+def _ordinal(pod_name: str) -> int:
+    ordinal = pod_name.rpartition("-")[2]
+    if not (ordinal.isascii() and ordinal.isdigit()):
+        raise WrongInput(f"{POD_NAME} is {pod_name!r}; it must end in '-' and a number, such as worker-0")
+    return int(ordinal)
+
+
+def _hosts(name: str, text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    for host in hosts:
+        if not is_address(host):
+            raise WrongInput(f"{name} holds {host!r}; give host:port (or unix:@name) for each, separated by commas")
+    return hosts
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        config = json.loads(text)
+        if all(isinstance(config[key], dict) for key in ("cluster", "task")):
+            return {"cluster": config["cluster"], "task": config["task"]}
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise WrongInput(f"{TF_CONFIG} is {text!r}; it must be JSON with the objects 'cluster' and 'task', or left out")

@@ -1,0 +1,72 @@
+"""Conformance suite for backends: a test class of yours derives from it and says which backend it tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfleet.backends.base import Backend, Plan
+from tfleet.spec.errors import WrongInput
+from tfleet.spec.job import JobSpec
+
+HONOURED: tuple[dict[str, Any], ...] = (
+    {"workers": 3},
+    {"ps": 3},
+    {"threads": 2},
+    {"evaluation": {"evaluator": True}},
+)
+"""Fields that say what is started: a backend starts something else for each, or refuses it."""
+
+
+class BackendConformance:
+    """What every backend does. Derive a class named `Test...` and give it `backend`."""
+
+    def backend(self) -> Backend:
+        """Returns the backend under test."""
+        raise NotImplementedError
+
+    def spec(self, **values: Any) -> JobSpec:
+        """Returns the job that the tests plan, with `values` changed; override where the backend needs more."""
+        return JobSpec.parse({"task": "mnist", **values})
+
+    def test_a_plan_has_the_same_bytes_twice(self, tmp_path: Path) -> None:
+        """Same arguments, same plan, from two backends too."""
+        plans = [self.backend().plan(self.spec(), tmp_path / "run") for _ in range(2)]
+        assert json.dumps(plans[0].to_json()) == json.dumps(plans[1].to_json())
+        assert plans[0].text() == plans[1].text()
+
+    def test_a_plan_touches_nothing(self, tmp_path: Path) -> None:
+        """A dry run leaves the disk as it was."""
+        self.backend().plan(self.spec(), tmp_path / "run")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_plan_has_each_replica_once(self, tmp_path: Path) -> None:
+        """As many of each role as the job says, numbered from 0."""
+        plan = self.backend().plan(self.spec(workers=3, ps=2), tmp_path / "run")
+        names = sorted((r.role, r.index) for r in plan.replicas)
+        assert names == [("ps", 0), ("ps", 1), ("worker", 0), ("worker", 1), ("worker", 2)]
+
+    @pytest.mark.parametrize("values", HONOURED, ids=str)
+    def test_a_field_is_honoured_or_refused(self, tmp_path: Path, values: dict[str, Any]) -> None:
+        """Nothing is silently ignored."""
+        before, refusal = self.backend().plan(self.spec(), tmp_path / "run").replicas, ""
+        after = before
+        try:
+            after = self.backend().plan(self.spec(**values), tmp_path / "run").replicas
+        except WrongInput as error:
+            refusal = str(error)
+        assert after != before or next(iter(values)) in refusal
+
+    def test_resuming_starts_something_else(self, tmp_path: Path) -> None:
+        """`--resume` reaches the replicas."""
+        plans = [self.backend().plan(self.spec(), tmp_path / "run", resume) for resume in (False, True)]
+        assert plans[0].replicas != plans[1].replicas
+        assert [p.resume for p in plans] == [False, True]
+
+    def test_a_plan_tells_the_whole_job(self, tmp_path: Path) -> None:
+        """The resolved job can be read back from the plan."""
+        plan: Plan = self.backend().plan(self.spec(seed=7), tmp_path / "run")
+        assert JobSpec.parse(plan.to_json()["job"]) == self.spec(seed=7)
