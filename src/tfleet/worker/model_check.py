@@ -9,7 +9,7 @@ import keras
 
 from tfleet.spec.errors import WrongInput
 
-_AROUND = re.compile(r"Exception encountered when|in user code:|Graph execution error:|Detected at node|File \"|\{\{")
+_AROUND = re.compile(r"Exception encountered when|in user code:|Graph execution error:|Detected at node|File \"")
 """Starts of lines that stand before what an error says."""
 
 _OWN_LOOPS = ("train_step", "make_train_function", "fit")
@@ -68,7 +68,7 @@ def layers(model: keras.Model) -> list[Any]:
 
 def in_short(error: BaseException) -> str:
     """Returns what an error of Keras, TensorFlow or a user's own code says, on one line and not long."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\}", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not _AROUND.match(line)]
     words = (said or lines or ["no message"])[0]

@@ -109,8 +109,9 @@ def build(model: keras.Model, example: Batch) -> None:
     fits = f"targets {describe(example.y)}{weights}"
     with _refusing(model, fits, f"outputs {describe(predicted)}, loss {_named(model.loss)}"):
         loss = _loss(model, x, y, predicted, weight, training=False)
-    if loss is None or len(loss.shape) != 0:
-        raise WrongInput(f"compute_loss of the model {model.name} returns {loss}; it must return one number, a scalar")
+    if loss is None or tuple(loss.shape) != ():
+        given = "nothing" if loss is None else f"a tensor of shape {list(loss.shape)}"
+        raise WrongInput(f"compute_loss of the model {model.name} returns {given}; it must return one number, a scalar")
     with _refusing(model, fits, f"outputs {describe(predicted)} and its metrics"):
         model.compute_metrics(x, y, predicted, sample_weight=weight)
     for metric in model.metrics:

@@ -98,14 +98,17 @@ def decide(model: keras.Model, choice: Choice, parameters: int, batch_size: int,
 
 def dense_kind(model: keras.Model) -> bool:
     """Tells whether all that `model` computes are Keras's own layers in `DENSE_KIND`; a layer of one's own is not."""
-    return all(
-        type(part).__module__.startswith("keras.") and type(part).__name__ in DENSE_KIND for part in _parts(model)
-    )
+    return all(_own(part) and type(part).__name__ in DENSE_KIND for part in _parts(model))
+
+
+def _own(part: Any) -> bool:
+    # Operations on tensors have names of layers too: `a * b` is a Multiply.
+    return isinstance(part, keras.Layer) and type(part).__module__.startswith("keras.")
 
 
 def _parts(model: Any) -> Iterator[Any]:
     """Yields all layers, and all operations on tensors between them, without the containers."""
-    if type(model).__name__ not in _CONTAINERS or not type(model).__module__.startswith("keras."):
+    if not _own(model) or type(model).__name__ not in _CONTAINERS:
         yield model
         return
     for part in getattr(model, "operations", model.layers):
