@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,11 +94,16 @@ def test_paths_are_taken_as_given_and_patterns_sorted(tmp_path):
 
 def test_several_threads_read_at_once_with_few_files_open(tmp_path, monkeypatch):
     monkeypatch.setattr("tfleet.data.record_files._OPEN_FILES", 2)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between opening a file and reading it
     for i in range(6):
         write(tmp_path / f"{i}", values(*range(10 * i, 10 * i + 10)))
     source = Records(f"{tmp_path}/*", number)
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(lambda i: int(source.batch(at(i)).x[0, 0]), [7 * i % 60 for i in range(600)]))
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda i: int(source.batch(at(i)).x[0, 0]), [7 * i % 60 for i in range(600)]))
+    finally:
+        sys.setswitchinterval(usual)
     assert read == [7 * i % 60 for i in range(600)]
 
 

@@ -81,7 +81,8 @@ class RecordFiles(Source):
         what = f"record {index - int(self._first[number]) + 1} of {path}"
         length = int(self._lengths[index])
         try:
-            data = os.pread(self._open(path).handle, length, int(self._offsets[index]))
+            file = self._open(path)  # held until it is read: another thread may drop it from the cache meanwhile
+            data = os.pread(file.handle, length, int(self._offsets[index]))
         except OSError as error:
             raise JobFailed(f"{what} cannot be read: {error.strerror}; make the file readable and resume") from error
         if len(data) != length:
