@@ -98,6 +98,8 @@ class Recorder:
         """Tells TensorBoard to forget what came after `step`, which will be written again."""
         for scalars in (self._own, self._job):
             scalars.purge(step)
+        if self._details:
+            self._details.purge(step)
 
     def close(self) -> None:
         """Writes what is queued."""
