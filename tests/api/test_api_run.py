@@ -130,3 +130,13 @@ def test_evaluate_raises_what_the_command_said(run, monkeypatch):
     answers(monkeypatch, -9)
     with pytest.raises(JobFailed, match="tfleet eval ended with exit code -9"):
         run.evaluate()
+
+
+def test_second_ctrl_c_kills_the_job(backend, monkeypatch):
+    def follow(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfleet.api.run.follow", follow)
+    with pytest.raises(Interrupted, match="killed; what was committed is kept; go on with"):
+        tfleet.train("mnist", progress=False)
+    assert backend.job.closed

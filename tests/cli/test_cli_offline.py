@@ -1,6 +1,8 @@
 """`tfleet eval` and `tfleet export` print what the worker layer answers."""
 
+import importlib
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -49,3 +51,21 @@ def test_without_tensorflow_the_install_command_is_told(monkeypatch):
     monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(WrongInput, match=r"tensorflow is not installed; install it with: pip install 'tfleet\[cpu\]'"):
         offline.load()
+
+
+def test_what_tensorflow_writes_while_it_loads_is_kept_back_unless_it_fails(monkeypatch, capfd):
+    def loads(name):
+        os.write(2, b"chatter\n")
+        return name
+
+    def fails(name):
+        os.write(2, b"what went wrong\n")
+        raise ImportError("libcuda")
+
+    monkeypatch.setattr(importlib, "import_module", loads)
+    assert offline.load() == "tfleet.worker.offline"
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(importlib, "import_module", fails)
+    with pytest.raises(ImportError, match="libcuda"):
+        offline.load()
+    assert capfd.readouterr().err == "what went wrong\n"

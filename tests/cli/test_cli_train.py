@@ -81,3 +81,22 @@ def test_a_job_that_was_stopped_says_why(backend, capsys):
     backend.statuses = [status("stopped", 700, reason="stopped by 'tfleet stop'")]
     assert run(["train", "mnist"]) == 0
     assert "stopped by 'tfleet stop'" in capsys.readouterr().out
+
+
+def test_nothing_is_said_of_a_job_that_could_not_be_started(backend, capsys):
+    backend.started = object()
+    assert run(["train", "mnist"]) == 2
+    assert capsys.readouterr() == ("", "tfleet: the fake starts one job only; make another\n")
+
+
+@pytest.mark.parametrize(("code", "phase"), [(ExitCode.DONE, "done"), (ExitCode.FAILED, "failed")])
+def test_a_reader_that_goes_away_does_not_change_the_result(code, phase, backend, capfd, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    backend.statuses, backend.code = [status(phase, 5, reason="")], code
+    monkeypatch.setattr("tfleet.cli.train.print_line", gone)
+    monkeypatch.setattr("tfleet.cli.summary.print_summary", gone)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert run(["train", "mnist"]) == code
+    assert backend.job.closed

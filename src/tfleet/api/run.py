@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +148,18 @@ def train(
     )
     backend = local_backend()
     job_plan = plan(request, backend, stamp())
-    display = Printer(lambda line: print(line, flush=True) if progress else None)
-    display.say(f"run directory: {shown(job_plan.run_dir)}")
-    outcome = start_and_follow(job_plan, backend, display)
+    printer = Printer(lambda line: print(line, flush=True) if progress else None)
+
+    def open_display() -> Printer:
+        printer.say(f"run directory: {shown(job_plan.run_dir)}")
+        return printer
+
+    outcome = start_and_follow(job_plan, backend, open_display)
     run = RunDir.at(job_plan.run_dir)
     if error := outcome.error(run):
         raise error
     result = Run(run.path)
-    display.say(repr(result))
+    printer.say(repr(result))
     return result
 
 
@@ -172,8 +176,13 @@ def plan(request: Request, backend: Backend, when: str = TIME_PLACEHOLDER) -> Pl
     return backend.plan(spec, request.folder(spec, when), request.resume)
 
 
-def start_and_follow(job_plan: Plan, backend: Backend, display: Display) -> Outcome:
+def start_and_follow(job_plan: Plan, backend: Backend, open_display: Callable[[], Display]) -> Outcome:
     """Starts a plan and follows it until the job has ended, whatever happens on the way; blocks.
+
+    Args:
+        job_plan: what to start.
+        backend: where.
+        open_display: makes the display, once the job was started: a refusal is all that is said before.
 
     Raises:
         WrongInput: when it cannot be started.
@@ -182,12 +191,13 @@ def start_and_follow(job_plan: Plan, backend: Backend, display: Display) -> Outc
     run = RunDir.at(job_plan.run_dir)
     interrupts = Interrupts()
     with contextlib.ExitStack() as ending:
-        ending.callback(display.close)
         try:
             with interrupts.caught():
                 job = backend.start(job_plan)
                 if isinstance(job, contextlib.AbstractContextManager):
                     ending.enter_context(job)
+                display = open_display()
+                ending.callback(display.close)
                 return follow(job, display, interrupts)
         except KeyboardInterrupt:
             raise Interrupted(f"killed; what was committed is kept; {how_to_resume(run)}") from None

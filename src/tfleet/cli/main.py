@@ -51,11 +51,11 @@ def run(arguments: list[str]) -> int:
         return _refuse(_usage_sentence(error, arguments), ExitCode.WRONG_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as in `tfleet logs RUN | head`: not worth a word, and Python's
-        # own flush at exit must not fail either.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read the output has gone, as in `tfleet logs RUN | head` (Typer makes that a SystemExit): nothing
+        # went wrong, and Python's own flush at exit must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
+        return int(ExitCode.DONE)
 
 
 def _application(arguments: Sequence[str]) -> Callable[..., Any]:

@@ -22,13 +22,16 @@ def print_end(run: RunDir, outcome: Outcome, output: Format) -> None:
         TfleetError: when it did not end well; the message says why.
     """
     error = outcome.error(run)
-    if output is Format.JSON:
-        reason = {"reason": str(error)} if error else {}
-        print_json({"run_dir": str(run.path), **outcome.status, **reason, "exit_code": int(outcome.code)})
-    elif error is None:
-        print_summary(run, outcome.status)
-    if error:
-        raise error
+    try:
+        if output is Format.JSON:
+            reason = {"reason": str(error)} if error else {}
+            print_json({"run_dir": str(run.path), **outcome.status, **reason, "exit_code": int(outcome.code)})
+        elif error is None:
+            print_summary(run, outcome.status)
+    finally:
+        # Also when nobody reads what is printed.
+        if error:
+            raise error
 
 
 def print_summary(run: RunDir, status: Mapping[str, Any], console: Console | None = None) -> None:

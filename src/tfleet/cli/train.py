@@ -65,7 +65,7 @@ def _train(
         return
     from tfleet.cli.summary import print_end
 
-    outcome = start_and_follow(job_plan, backend, _display(job_plan, output))
+    outcome = start_and_follow(job_plan, backend, lambda: _display(job_plan, output))
     print_end(RunDir.at(job_plan.run_dir), outcome, output)
 
 
