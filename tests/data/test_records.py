@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -94,17 +94,33 @@ def test_paths_are_taken_as_given_and_patterns_sorted(tmp_path):
 
 def test_several_threads_read_at_once_with_few_files_open(tmp_path, monkeypatch):
     monkeypatch.setattr("tfleet.data.record_files._OPEN_FILES", 2)
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that threads meet between opening a file and reading it
     for i in range(6):
         write(tmp_path / f"{i}", values(*range(10 * i, 10 * i + 10)))
     source = Records(f"{tmp_path}/*", number)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            read = list(pool.map(lambda i: int(source.batch(at(i)).x[0, 0]), [7 * i % 60 for i in range(600)]))
-    finally:
-        sys.setswitchinterval(usual)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda i: int(source.batch(at(i)).x[0, 0]), [7 * i % 60 for i in range(600)]))
     assert read == [7 * i % 60 for i in range(600)]
+
+
+def test_a_file_stays_open_for_its_reader_when_another_thread_drops_it(tmp_path, monkeypatch):
+    source = Records(write(tmp_path / "a", values(1, 2)), number)
+    pread = os.pread
+
+    def late(*arguments):
+        source._open.cache_clear()
+        return pread(*arguments)
+
+    monkeypatch.setattr("os.pread", late)
+    assert source.batch(at(1)).x == 2
+
+
+def test_a_dropped_file_is_closed(tmp_path):
+    source = Records(write(tmp_path / "a", values(1)), number)
+    handle = source._open(str(tmp_path / "a")).handle
+    os.fstat(handle)
+    source._open.cache_clear()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 8, 9, 15, 19])
