@@ -153,7 +153,8 @@ class Starting:
         if self._job.phase != "starting":
             for member, connection in self._waiting:
                 member.state = "working"
-                connection.result({"initialise": False}, self.frozen.data)
+                resumed = self._manifest.step if self._manifest else -1
+                connection.result({"initialise": False, "resumed": resumed}, self.frozen.data)
             self._waiting = []
         elif self.prepared and self._waiting and self._initialiser is None:
             self._initialiser, connection = self._waiting.pop(0)

@@ -8,17 +8,22 @@ import sys
 import threading
 import time
 import traceback
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
+from tfleet.spec.layout import partition_bounds
 from tfleet.spec.lifeline import watch_lifeline
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
 from tfleet.worker.session import Rejoin, Session, ended, guarded
+
+if TYPE_CHECKING:
+    from tfleet.worker.built import Built
 
 LIFELINE_GRACE = 30.0
 """Seconds after the launcher's death in which this process must have ended by itself."""
@@ -73,20 +78,19 @@ class WorkerProcess:
         if self._role == "evaluator":
             return follow(session, built, self._run, self._draining)
         session.first.call("describe", plan=built.plan.to_json())
-        self._start(session, built)
+        resumed = self._start(session, built)
         session.attach()
         exchange = exchange_for(self._spec.strategy, session, built.plan.layout, self._spec.ps)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
+        if resumed >= 0:
+            recorder.purge(resumed + 1)
         try:
             return TrainingLoop(session, built, exchange, self._run, recorder, self._draining).run()
         finally:
             recorder.close()
 
-    def _start(self, session: Session, built: object) -> None:
-        from tfleet.spec.layout import partition_bounds
-        from tfleet.worker.built import Built
-
-        assert isinstance(built, Built)
+    def _start(self, session: Session, built: Built) -> int:
+        """Waits for the start, initialising if asked to; returns the step that the job goes on from, or -1."""
         while True:
             answer, payload = session.first.call("start")
             if not answer["initialise"]:
@@ -99,6 +103,7 @@ class WorkerProcess:
         frozen = np.frombuffer(payload, np.float32)
         own, state, _ = built.gradient.initial()
         built.gradient.assign(own, state, frozen)
+        return int(answer["resumed"])
 
     def _orphaned(self) -> None:
         time.sleep(LIFELINE_GRACE)
