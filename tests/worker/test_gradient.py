@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers, regularizers
 
 from tfleet.data.source import Batch
-from tfleet.worker.gradient import GradientFunction
+from tfleet.worker.gradient import ALIGNMENT, GradientFunction
 from tfleet.worker.optimizer_config import Clipping
 from tfleet.worker.seeds import seed_states
 
@@ -386,6 +386,26 @@ def test_assign_and_initial_are_inverse():
     assert function(values[0], values[1], batch, 0, 0).loss != before, "frozen values count for the next step"
     gradient = keras_step(model, function, batch)[0]
     np.testing.assert_allclose(function(*values[:2], batch, 0, 0).gradient, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("xla", ["never", "always"])
+def test_parameters_may_lie_anywhere_and_are_not_kept(xla):
+    batch = rows()
+    function = GradientFunction(mlp(), batch, seed=0, xla=xla)
+    values, state, _ = function.initial()
+    room = np.zeros(len(values) + 32, np.float32)
+    first = -room.ctypes.data % ALIGNMENT // 4
+    read_only = values.copy()
+    read_only.flags.writeable = False
+    steps = [function(read_only, state, batch, 0, 0)]
+    for offset in (first, first + 1, first + 4):
+        place = room[offset : offset + len(values)]
+        place[:] = values
+        steps.append(function(place, state, batch, 0, 0))
+        assert np.array_equal(place, values)
+        place[:] = np.nan
+    assert len({step.gradient.tobytes() for step in steps}) == 1
+    assert steps[0].finite
 
 
 def test_results_stay_valid_after_the_next_call():

@@ -25,6 +25,10 @@ from tfleet.worker.xla import Choice, decide, given_jit_compile
 Float32s = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
+ALIGNMENT = 64
+"""Bytes that TensorFlow's kernels want a tensor aligned to, whatever vectors they use; they end the process if not."""
+
+
 class Step(NamedTuple):
     """What one batch gives. The arrays are read-only views of one result; they stay valid while they are kept.
 
@@ -104,7 +108,7 @@ class GradientFunction:
         """Computes one batch; blocks until the result is there. The arguments are not changed.
 
         Args:
-            parameters: float32 [N].
+            parameters: float32 [N]; without a copy when writable and at an address divisible by `ALIGNMENT`.
             state: float32 [S].
             batch: of the structure of the example, of any size.
             epoch: number of the epoch, from 0; with `index` it decides what is random.
@@ -118,13 +122,12 @@ class GradientFunction:
         compiled = self._full
         if compiled is None or not self._signature.is_full(arrays):
             compiled = self._relaxed(arrays)
-        inputs = [parameters]
-        if self._roles.state:
-            inputs.append(state)
         if self._roles.seeds:
-            inputs.append(seed_states(self._seed, epoch, index, len(self._roles.seeds)))
+            arrays = [seed_states(self._seed, epoch, index, len(self._roles.seeds)), *arrays]
+        if self._roles.state:
+            arrays = [state, *arrays]
         try:
-            (result,) = compiled(*map(tf.convert_to_tensor, inputs + arrays))
+            (result,) = compiled(_shared(parameters), *map(tf.convert_to_tensor, arrays))
             values = np.frombuffer(memoryview(result), np.float32)
         except tf.errors.ResourceExhaustedError as error:
             raise JobFailed(
@@ -194,6 +197,16 @@ class GradientFunction:
         if self._signature.relax(arrays) or self._any is None:
             self._any = self._tracer.compile(xla=False)
         return self._any
+
+
+def _shared(vector: Float32s) -> tf.Tensor:
+    """Returns `vector` as a tensor of the same memory where that is allowed, else as a copy (22 us for 318 kB).
+
+    The function has returned before the caller can change `vector`, and never hands its own arguments out.
+    """
+    if vector.ctypes.data % ALIGNMENT or not vector.flags.writeable:
+        return tf.convert_to_tensor(vector)
+    return tf.experimental.dlpack.from_dlpack(vector.__dlpack__())
 
 
 def _flat(variables: Sequence[Any]) -> Float32s:
