@@ -88,10 +88,10 @@ class MortalDisk(Disk):
         self.stable = dict(self.names)
         self.changes.clear()
 
-    def lose_power(self, happened: Callable[[], bool]) -> None:
-        """Leaves in the folder what stable storage holds: `happened` decides on each thing that was not synced."""
-        for what, name, content in self.changes:
-            if happened():
+    def lose_power(self, happened: Callable[[int, int], bool]) -> None:
+        """Leaves in the folder what stable storage holds: `happened(i, n)` decides on the i-th of n changes."""
+        for i, (what, name, content) in enumerate(self.changes):
+            if happened(i, len(self.changes)):
                 if what == "add":
                     self.stable[name] = content
                 else:
@@ -99,7 +99,7 @@ class MortalDisk(Disk):
         for path in self.directory.iterdir():
             path.unlink()
         for name, content in self.stable.items():
-            whole = content.stable == content.now or happened()
+            whole = content.stable == content.now or happened(0, 1)
             (self.directory / name).write_bytes(content.now if whole else content.stable)
 
 
@@ -128,6 +128,7 @@ def check_goes_on(directory: Path, done: list[int]) -> None:
     newest, refused = store.newest()
     assert store.generation() >= max((-number for number in done if number < 0), default=0)
     assert refused == []
+    assert [store.get(number).number for number in store.numbers()] == store.numbers()
     if numbers:
         assert newest is not None
         assert newest.number >= numbers[-1]
@@ -142,13 +143,21 @@ def check_goes_on(directory: Path, done: list[int]) -> None:
     assert len([path for path in directory.iterdir() if path.name.startswith("commit")]) == 3
 
 
+PATTERNS: dict[str, Callable[[int, int], bool]] = {
+    "none": lambda i, n: False,
+    "all": lambda i, n: True,
+    "last": lambda i, n: i == n - 1,
+    "first": lambda i, n: i == 0,
+}
+
+
 def test_every_call_may_be_the_last_of_the_machine(tmp_path: Path) -> None:
     (tmp_path / "count").mkdir()
     for calls in range(calls_of_lead(tmp_path / "count")):
-        for kept in (False, True):
-            directory = tmp_path / f"{calls}-{kept}"
+        for name, happened in PATTERNS.items():
+            directory = tmp_path / f"{calls}-{name}"
             directory.mkdir()
-            lose_power_after(directory, calls, lambda kept=kept: kept)
+            lose_power_after(directory, calls, happened)
 
 
 @settings(max_examples=60, deadline=None)
@@ -156,10 +165,10 @@ def test_every_call_may_be_the_last_of_the_machine(tmp_path: Path) -> None:
 def test_whatever_was_not_synced_may_be_lost(
     tmp_path_factory: pytest.TempPathFactory, calls: int, data: st.DataObject
 ) -> None:
-    lose_power_after(tmp_path_factory.mktemp("power"), calls, lambda: data.draw(st.booleans()))
+    lose_power_after(tmp_path_factory.mktemp("power"), calls, lambda i, n: data.draw(st.booleans()))
 
 
-def lose_power_after(directory: Path, calls: int, happened: Callable[[], bool]) -> None:
+def lose_power_after(directory: Path, calls: int, happened: Callable[[int, int], bool]) -> None:
     disk = MortalDisk(directory, calls)
     done: list[int] = []
     with contextlib.suppress(Died):

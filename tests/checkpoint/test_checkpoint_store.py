@@ -10,6 +10,7 @@ import pytest
 
 from tfleet.checkpoint.disk import BLOCK, Disk
 from tfleet.checkpoint.errors import CommitDamaged, CommitFailed
+from tfleet.checkpoint.names import Key
 from tfleet.checkpoint.store import Store
 from tfleet.spec.errors import TfleetError
 from tfleet.testing.checkpoints import CheckpointStoreConformance, make_commit, vectors
@@ -98,6 +99,39 @@ def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     for call in (Store(path).newest, Store(path).generation, lambda: Store(path).prune(1)):
         with pytest.raises(TfleetError, match="cannot be read"):
             call()
+
+
+def test_a_commit_pruned_while_we_look_is_not_complained_about(tmp_path: Path) -> None:
+    class Racing(Store):
+        def _commits(self) -> list[Key]:
+            return [*super()._commits(), Key(1, 9)]
+
+    made = make_commit(Store(tmp_path), 1)
+    assert Racing(tmp_path).newest() == (made, [])
+
+
+def test_of_two_that_race_for_generations_the_later_wins(tmp_path: Path) -> None:
+    class Racing(Disk):
+        def create(self, path: Path) -> int:
+            Store(tmp_path).store_generation(6)
+            return super().create(path)
+
+    with pytest.raises(CommitFailed, match=r"generation 5 .* taken"):
+        Store(tmp_path, Racing()).store_generation(5)
+    assert Store(tmp_path).generation() == 6
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = {"notes.txt", "commit-1", "commit-0000000001.g00001.part-000.safetensors.bak", "generation-x"}
+    for name in others:
+        (tmp_path / name).touch()
+    store = Store(tmp_path)
+    store.store_generation(1)
+    make_commit(store, 2)
+    make_commit(store, 3)
+    store.prune(1)
+    assert (store.generation(), store.numbers()) == (1, [3])
+    assert others <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_an_unknown_number_is_answered_with_those_there_are(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ class CheckpointStoreConformance(ABC):
         made = make_commit(store, 3, generation=2)
         assert store.newest() == (made, [])
         assert store.numbers() == [2, 3, 9, 10]
+        again = make_commit(store, 9, generation=3)
+        assert store.get(9) == again
 
     def test_any_damaged_file_makes_the_commit_before_count(self, tmp_path: Path) -> None:
         """The newer one is named, and refused when it is asked for."""
@@ -201,6 +203,8 @@ class CheckpointStoreConformance(ABC):
         assert self.open(tmp_path).generation() == 12
         make_commit(store, 1, generation=13)
         assert self.open(tmp_path).generation() == 13
+        with pytest.raises(CommitFailed, match="generation 13"):
+            store.store_generation(13)
 
     def test_a_replaced_coordinator_cannot_commit(self, tmp_path: Path) -> None:
         """Once a later generation is stored."""
@@ -241,12 +245,13 @@ class CheckpointStoreConformance(ABC):
         """And removes what an unfinished commit left behind."""
         store = self.open(tmp_path)
         left = write_parts(store, 1, 1, 23, even_bounds(23, 2))
+        again = write_parts(store, 3, 2, 23, even_bounds(23, 2))
         writing = write_parts(store, 2, 2, 23, even_bounds(23, 2))
         made = make_commit(store, 3, generation=2)
         ahead = write_parts(store, 4, 2, 23, even_bounds(23, 2))
         store.prune(1, writing={2})
         there = {path.name for path in tmp_path.iterdir()}
-        assert there.isdisjoint(part.name for part in left)
+        assert there.isdisjoint(part.name for part in (*left, *again))
         assert there.issuperset(part.name for part in (*writing, *ahead))
         assert store.newest() == (made, [])
 
@@ -257,9 +262,15 @@ class CheckpointStoreConformance(ABC):
         before = _files(tmp_path)
         make_commit(store, 2)
         (_files(tmp_path) - before).pop().unlink()
+        there = _files(tmp_path)
         store.prune(1)
-        newest, _ = store.newest()
+        newest, refused = store.newest()
         assert newest == good
+        assert len(refused) == 1
+        assert _files(tmp_path) == there
+        made = make_commit(store, 3)
+        store.prune(1)
+        assert (store.newest(), store.numbers()) == ((made, []), [3])
 
 
 def _files(directory: Path) -> set[Path]:
