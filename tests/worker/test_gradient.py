@@ -15,8 +15,10 @@ from keras import layers, regularizers
 
 from tfleet.data.source import Batch
 from tfleet.worker.gradient import ALIGNMENT, GradientFunction
-from tfleet.worker.optimizer_config import Clipping
+from tfleet.worker.model_check import check_model
+from tfleet.worker.optimizer_config import Clipping, describe
 from tfleet.worker.seeds import seed_states
+from tfleet.worker.training_call import build
 
 pytestmark = pytest.mark.tf
 
@@ -356,6 +358,19 @@ def test_a_variable_without_gradient_gives_zeros_and_does_not_decay():
 def test_decay_comes_from_the_optimizer():
     function = GradientFunction(mlp(), rows(), seed=0, xla="never", decay=[True, False, True, False])
     assert [v.decay for v in function.layout.trainable] == [True, False, True, False]
+
+
+def test_an_unbuilt_model_is_built_before_its_optimizer_is_described():
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model, batch = compiled(Subclassed(), optimizer=optimizer), rows()
+    assert not model.trainable_variables
+    build(check_model(model), batch)
+    described = describe(model)
+    function = GradientFunction(model, batch, seed=0, decay=described.decay, clipping=described.clipping)
+    assert [v.decay for v in function.layout.trainable] == [True, False, True, False]
+    with pytest.raises(ValueError, match="zip"):
+        GradientFunction(model, batch, seed=0, decay=[])
 
 
 @pytest.mark.parametrize("xla", ["never", "always"])

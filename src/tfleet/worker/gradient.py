@@ -72,7 +72,7 @@ class GradientFunction:
         seed: int,
         xla: Choice = "auto",
         clipping: Clipping | None = None,
-        decay: Sequence[bool] = (),
+        decay: Sequence[bool] | None = None,
     ) -> None:
         """Builds the model where it is not yet, and compiles; blocks for some seconds.
 
@@ -82,8 +82,9 @@ class GradientFunction:
             seed: seed of the job, for dropout and all else that is random in the model.
             xla: of the job.
             clipping: from `optimizer_config.describe`.
-            decay: from `optimizer_config.describe`, for each trainable variable; empty: everywhere. A variable that the
-                loss does not depend on never decays, as in Keras.
+            decay: from `optimizer_config.describe`, for each trainable variable; None: everywhere. A variable that the
+                loss does not depend on never decays, as in Keras. `describe` needs the variables: where the model may
+                be unbuilt, call `training_call.build` before it.
 
         Raises:
             WrongInput: when the model or something in it cannot be carried, or the example does not fit it.
@@ -164,10 +165,10 @@ class GradientFunction:
                 variable.assign(values[offset : offset + size].reshape(variable.shape).astype(variable.dtype))
                 offset += size
 
-    def _make_layout(self, decay: Sequence[bool], metrics: tuple[str, ...]) -> Layout:
+    def _make_layout(self, decay: Sequence[bool] | None, metrics: tuple[str, ...]) -> Layout:
         roles = self._roles
         everywhere = [True] * len(roles.trainable)
-        decays = zip(decay or everywhere, self._tracer.connected or everywhere, strict=True)
+        decays = zip(everywhere if decay is None else decay, self._tracer.connected or everywhere, strict=True)
 
         def described(variable: Any, decays: bool = True) -> Variable:
             return Variable(variable.path, tuple(variable.shape), decays)
