@@ -77,10 +77,7 @@ class FakeJob(Job):
     def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
         return iter(())
 
-    def __enter__(self) -> FakeJob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.closed = True
 
 

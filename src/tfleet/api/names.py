@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tfleet.spec.errors import WrongInput, nearest
+from tfleet.spec.errors import WrongField, WrongInput, nearest
 from tfleet.spec.job import JobSpec
 
 SHORT = {
@@ -94,13 +94,10 @@ def parse(values: dict[str, Any], given: Iterable[str], spell: Callable[[Name], 
     """
     try:
         return JobSpec.parse(values)
-    except WrongInput as error:
-        sentence = str(error)
+    except WrongField as error:
         for name in (names()[keyword] for keyword in given):
-            if sentence.startswith(f"{name.dotted}: "):
-                rest = sentence.removeprefix(name.dotted)
-                was = f"change {name.dotted} in the job file or its flag"
-                raise WrongInput(spell(name) + rest.replace(was, f"change {spell(name)}")) from None
+            if name.dotted == error.field:
+                raise WrongInput(f"{spell(name)}: {error.problem}; change {spell(name)}") from None
         raise
 
 

@@ -194,8 +194,7 @@ def start_and_follow(job_plan: Plan, backend: Backend, open_display: Callable[[]
         try:
             with interrupts.caught():
                 job = backend.start(job_plan)
-                if isinstance(job, contextlib.AbstractContextManager):
-                    ending.enter_context(job)
+                ending.callback(job.close)
                 display = open_display()
                 ending.callback(display.close)
                 return follow(job, display, interrupts)

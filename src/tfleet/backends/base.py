@@ -95,6 +95,9 @@ class Job(ABC):
     def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
         """Yields log lines of all replicas or one; with `follow` until the job has ended."""
 
+    def close(self) -> None:  # noqa: B027
+        """Ends at once what this process has started; leaves alone a job that was found by its handle."""
+
 
 class Backend(ABC):
     """Where replicas run."""

@@ -28,6 +28,8 @@ class Rate:
 
     def update(self, now: float, step: int) -> float:
         """Takes the count at a time; returns steps per second over the window."""
+        if not step:
+            self._seen.clear()  # the rate begins with the first step, not with the wait for it
         self._seen.append((now, step))
         while len(self._seen) > 2 and self._seen[1][0] <= now - WINDOW:
             self._seen.popleft()

@@ -35,6 +35,20 @@ class WrongInput(TfleetError):
     exit_code = ExitCode.WRONG_INPUT
 
 
+class WrongField(WrongInput):
+    """A job field has a wrong value.
+
+    Attributes:
+        field: its name, with dots between sections.
+        problem: what was given and what is allowed.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}; change {field} in the job file or its flag")
+        self.field = field
+        self.problem = problem
+
+
 class JobFailed(TfleetError):
     """The job failed for a reason that may pass: exit code 1, may be retried."""
 

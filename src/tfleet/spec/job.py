@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tfleet.spec.errors import WrongInput, nearest
+from tfleet.spec.errors import WrongField, WrongInput, nearest
 
 UNTIL_STOPPED = 0
 TASK_DEFAULT = -1
@@ -144,7 +144,7 @@ class JobSpec(_Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise WrongInput(_sentence(error, cls)) from None
+            raise _wrong(error, cls) from None
 
     @classmethod
     def load(cls, path: Path | str) -> JobSpec:
@@ -203,18 +203,17 @@ def _inline(node: Any, defs: dict[str, Any]) -> Any:
     return {k: _inline(v, defs) for k, v in node.items() if k != "title" or not isinstance(v, str)}
 
 
-def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
+def _wrong(error: ValidationError, model: type[BaseModel]) -> WrongInput:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         section = _section_of(model, first["loc"][:-1])
         hint = nearest(str(first["loc"][-1]), section.model_fields)
-        return f"unknown job field {name}{hint}; allowed: {', '.join(section.model_fields)}"
+        return WrongInput(f"unknown job field {name}{hint}; allowed: {', '.join(section.model_fields)}")
     message = re.sub(r"^Value error, ", "", first["msg"])
     if not name:
-        return message
-    rule = message[0].lower() + message[1:]
-    return f"{name}: given {first['input']!r}, but {rule}; change {name} in the job file or its flag"
+        return WrongInput(message)
+    return WrongField(name, f"given {first['input']!r}, but {message[0].lower()}{message[1:]}")
 
 
 def _section_of(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

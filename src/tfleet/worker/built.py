@@ -22,7 +22,9 @@ from tfleet.tasks.task import Task
 from tfleet.worker.evaluate import Evaluator
 from tfleet.worker.export import export
 from tfleet.worker.gradient import GradientFunction
+from tfleet.worker.model_check import check_model
 from tfleet.worker.optimizer_config import DescribedOptimizer, describe
+from tfleet.worker.training_call import build
 
 
 class Built:
@@ -50,8 +52,9 @@ class Built:
         self.train, self.test = self.task.build_data(spec)
         self._batch_items = self._check_batch(spec)
         self.model: keras.Model = self.task.build_model(spec)
-        self.optimizer: DescribedOptimizer = describe(self.model, spec.learning_rate)
         example = self.read(np.arange(self._batch_items, dtype=np.int64))
+        build(check_model(self.model), example)
+        self.optimizer: DescribedOptimizer = describe(self.model, spec.learning_rate)
         self.gradient = GradientFunction(
             self.model,
             example,

@@ -13,6 +13,9 @@ from tfleet.wire.frames import Kind, Order, Push, Take, pack_push, unpack_take
 from tfleet.worker.gradient import Float32s, Step
 from tfleet.worker.session import Rejoin, Session
 
+ALIGNMENT = 16
+"""Of the parameters, in float32 elements: 64 bytes."""
+
 
 class Exchange(ABC):
     """Parameters and state of one worker, and the way they are brought up to date.
@@ -25,7 +28,7 @@ class Exchange(ABC):
 
     def __init__(self, session: Session, layout: Layout, ps: int) -> None:
         # ps 0 sends state and its slice in one payload: they lie side by side here.
-        memory = np.zeros(layout.state_size + layout.parameters, np.float32)
+        memory = _memory(layout.state_size, layout.parameters)
         self.state: Float32s = memory[: layout.state_size]
         self.parameters: Float32s = memory[layout.state_size :]
         self.step = 0
@@ -126,6 +129,13 @@ class SyncExchange(Exchange):
 def exchange_for(strategy: str, session: Session, layout: Layout, ps: int) -> Exchange:
     """Returns the exchange of a strategy."""
     return (SyncExchange if strategy == "sync" else AsyncExchange)(session, layout, ps)
+
+
+def _memory(state: int, parameters: int) -> Float32s:
+    """Returns zeros for state and parameters, the latter aligned so that TensorFlow takes them without a copy."""
+    spare = np.zeros(state + parameters + ALIGNMENT, np.float32)
+    offset = -(spare.ctypes.data // 4 + state) % ALIGNMENT
+    return spare[offset : offset + state + parameters]
 
 
 def _taken(channel: Channel, view: memoryview | None) -> Take:
