@@ -46,7 +46,17 @@ def start(tmp_path, monkeypatch):
     def start(acts=(), request=order, path=tmp_path / "run", resume=False, **values):
         def command(role, index, run_dir, resume):
             act = dict(acts).get(f"{role}-{index}", "hold")
-            return (sys.executable, FAKE, role, str(index), str(run_dir), act)
+            return (
+                sys.executable,
+                FAKE,
+                role,
+                str(index),
+                str(run_dir),
+                act,
+                "tfleet.worker",
+                "--run-dir",
+                str(run_dir),
+            )
 
         backend = LocalBackend(command)
         job = backend.start(backend.plan(JobSpec.parse({"task": "mnist", **values}), path, resume))
@@ -238,6 +248,24 @@ def test_an_exception_in_the_launcher_ends_every_process(start):
     assert job.poll() == ExitCode.FAILED
 
 
+def test_leaving_by_an_exception_asks_for_a_last_commit(start):
+    job = start()
+    with pytest.raises(ZeroDivisionError), job:
+        raise ZeroDivisionError
+    assert job.poll() == ExitCode.INTERRUPTED
+    assert {child.code for child in job.children.all} == {0}
+
+
+def test_leaving_a_job_that_was_asked_to_end_kills_it(start, monkeypatch):
+    monkeypatch.setattr(local_job, "AT_ONCE", 0.05)
+    job = start({f"{role}-{index}": "stubborn" for role in ("ps", "worker") for index in range(2)})
+    ready(job, "ps-0", "ps-1", "worker-0", "worker-1")
+    job.end("interrupt", "Ctrl-C")
+    with pytest.raises(KeyboardInterrupt), job:
+        raise KeyboardInterrupt
+    assert {child.code for child in job.children.all} == {-signal.SIGKILL}
+
+
 def test_a_job_of_another_process(start):
     job = start()
     other = open_job(job.handle)
@@ -249,6 +277,21 @@ def test_a_job_of_another_process(start):
     assert other.poll() == ExitCode.DONE
     with pytest.raises(WrongInput, match="is not running"):
         other.end("stop", "again")
+
+
+def test_a_job_of_another_process_whose_ps_0_does_not_answer_is_ended_by_signals(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(local_job, "GRACE", 0.05)
+    job, bystander = start({"ps-0": "stubborn"}), start(path=tmp_path / "other")
+    ready(job, "ps-0", "ps-1", "worker-0", "worker-1")
+    other = open_job(job.handle)
+    other._request = silent
+    other.end("interrupt", "asked")
+    assert wait(job.poll) == ExitCode.FAILED
+    assert {str(child): child.code for child in job.children.all} == {
+        "ps 0": -signal.SIGKILL,
+        **dict.fromkeys(("ps 1", "worker 0", "worker 1"), -signal.SIGTERM),
+    }
+    assert bystander.poll() is None
 
 
 def test_a_job_that_ended_without_a_word_has_failed(tmp_path):

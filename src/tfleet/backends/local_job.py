@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -36,6 +37,9 @@ SETTLE = 1.0
 FINISH = 10.0
 """Seconds that replicas have to end by themselves once the job is over."""
 
+AT_ONCE = 0.5
+"""Seconds between SIGTERM and SIGKILL for a job that was asked to end before and is to end now."""
+
 POLL = 0.2
 """Seconds between two looks at the logs of a job that is followed."""
 
@@ -68,7 +72,9 @@ class LocalJob(Job):
         return None if self._run.alive() else result_of(self.status())
 
     def end(self, how: Ending, reason: str) -> None:
-        """Asks ps 0 to end the job, or the processes themselves (SIGTERM) when ps 0 does not answer.
+        """Asks ps 0 to end the job; when it does not answer, sends SIGTERM to all processes, then SIGKILL.
+
+        Returns at once, or after the `GRACE` seconds between the two signals.
 
         Raises:
             WrongInput: when the job is not running.
@@ -102,9 +108,13 @@ class LocalJob(Job):
         yield from tail.read(last=True)
 
     def _terminate(self) -> None:
-        for pid in replicas_of(self._run):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)
+        _signal(replicas_of(self._run), signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while left := replicas_of(self._run):
+            if time.monotonic() >= deadline:
+                _signal(left, signal.SIGKILL)
+                return
+            time.sleep(0.05)
 
 
 class StartedJob(LocalJob):
@@ -131,6 +141,8 @@ class StartedJob(LocalJob):
         self._since = 0.0
         self._over_since: float | None = None
         self._result: ExitCode | None = None
+        self._asked = False
+        atexit.register(self.close)
 
     def status(self) -> dict[str, Any]:
         """Returns what ps 0 last told, and after `poll` gave a result the reason that this process found."""
@@ -148,10 +160,27 @@ class StartedJob(LocalJob):
             self._watch()
         return self._result
 
+    def end(self, how: Ending, reason: str) -> None:
+        """Asks ps 0 to end the job; see `LocalJob.end`."""
+        super().end(how, reason)
+        self._asked = True
+
     def close(self) -> None:
-        """Ends every process that still lives, and waits for it."""
-        self.children.close()
+        """Ends the job and every process that still lives, and waits for it.
+
+        A job that nobody has asked to end yet gets the time for a last commit.
+        """
+        if not self.children.owned:
+            return
+        if self.poll() is None and not (self._asked or self.children.ending):
+            with contextlib.suppress(TfleetError, OSError):
+                self._request(self._run, "interrupt", "the launcher has ended")
+                deadline = self._clock() + FINISH
+                while self.poll() is None and self._clock() < deadline:
+                    time.sleep(0.02)
+        self.children.close(AT_ONCE if self._asked else GRACE)
         self.poll()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> StartedJob:
         return self
@@ -224,7 +253,14 @@ def replicas_of(run: RunDir) -> list[int]:
     return found
 
 
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
 def _epitaph(child: Child) -> str:
-    last = last_line(child.log)
+    # A process that a signal ended had no last word: what its log ends with says nothing.
+    last = last_line(child.log) if (child.code or 0) > 0 else ""
     told = f" ({last})" if last else ""
     return f"{child} ended with {child.outcome()}{told}, its log is {child.log}"

@@ -157,6 +157,11 @@ class Children:
         """Whether `terminate` was called."""
         return self._kill_at is not None
 
+    @property
+    def owned(self) -> bool:
+        """Whether this process started them, and is not a fork of the one that did."""
+        return self._owner == os.getpid()
+
     def terminate(self, grace: float = GRACE) -> None:
         """Sends SIGTERM to all that live, once; a `poll` after the least `grace` asked for sends SIGKILL."""
         kill_at = self._clock() + grace
@@ -167,7 +172,7 @@ class Children:
 
     def close(self, grace: float = GRACE) -> None:
         """Ends all that live and waits for it, `grace` seconds and a moment at most."""
-        if self._owner != os.getpid():
+        if not self.owned:
             return
         if not self.poll():
             self.terminate(grace)
