@@ -47,6 +47,7 @@ class WorkerProcess:
         self._first = environment.ps_hosts[0]
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
         self._draining = threading.Event()
+        self._built: Built | None = None
 
     def run(self) -> int:
         """Blocks until the job is over; returns the exit code."""
@@ -58,23 +59,27 @@ class WorkerProcess:
             try:
                 return guarded(session, lambda session=session: self._take_part(session))  # type: ignore[misc]
             except Rejoin:
-                print(f"tfleet: {self._role} {self._index} was out of the job and joins again", flush=True)
+                code = None
             except ConnectionLost as error:
-                return ended(session, error)
+                code = ended(session, error)
             finally:
                 session.close()
+            if code is not None:
+                return code
+            print(f"tfleet: {self._role} {self._index} was out of the job and joins again", flush=True)
 
     def _take_part(self, session: Session) -> int:
         from tfleet.worker.keras_setup import set_up
 
-        set_up(self._spec.threads, self._spec.seed)
+        if self._built is None:
+            set_up(self._spec.threads, self._spec.seed)
         from tfleet.worker.built import Built
         from tfleet.worker.evaluator import follow
         from tfleet.worker.exchange import exchange_for
         from tfleet.worker.loop import TrainingLoop
         from tfleet.worker.recorder import Recorder
 
-        built = Built(self._spec)
+        built = self._built = self._built or Built(self._spec)
         if self._role == "evaluator":
             return follow(session, built, self._run, self._draining)
         session.first.call("describe", plan=built.plan.to_json())

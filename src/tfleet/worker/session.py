@@ -14,6 +14,8 @@ from tfleet.wire.client import Channel, ConnectionLost
 
 BEAT_EVERY = 1.0
 """Seconds between heartbeats."""
+OTHERS_PATIENCE = 10.0
+"""Seconds for a connection to ps 1, 2, ...: ps 0 names them when all of them are there."""
 OVER_GRACE = 20.0
 """Seconds after the end of the job in which this process must have ended by itself."""
 
@@ -54,7 +56,7 @@ class Session:
         self.others: list[Channel] = []
         if role == "worker":
             for host in joined["ps"][1:]:
-                self.others.append(client.connect(Address.parse(host), token, patience=patience))
+                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
         self.heart = Heart(client.connect(self._address, token, patience=patience), self.member)
 
     def attach(self) -> None:
@@ -140,13 +142,15 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
         raise
 
 
-def ended(session: Session, error: ConnectionLost) -> int:
+def ended(session: Session, error: ConnectionLost) -> int | None:
     """Returns the exit code after a connection was lost: that of the job when it is over.
 
+    None: the job goes on without this worker, which was dropped, and may join again.
+
     Raises:
-        JobFailed: when the job is not over, or ps 0 does not answer either.
+        JobFailed: when ps 0 does not answer.
     """
     outcome = session.outcome()
-    if "exit_code" in outcome:
-        return int(outcome["exit_code"])
-    raise JobFailed(f"{error}; the last commit is kept: go on from it with --resume") from None
+    if not outcome:
+        raise JobFailed(f"{error}; the last commit is kept: go on from it with --resume") from None
+    return int(outcome["exit_code"]) if "exit_code" in outcome else None
