@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 from contestants import TFLEET, tfleet_speed, tfleet_train
-from measure import HERE, RESULTS, child_environment, summary, write_result
+from measure import HERE, LOAD_AT_START, RESULTS, child_environment, summary, today, write_result
 
 NAME = "figures"
 MLP = ["mnist", "--workers", "2", "--ps", "2", "--steps", "2000", "--batch-size", "20", "--param", "hidden_units=100"]
@@ -37,7 +37,7 @@ def main() -> None:
     path = RESULTS / f"{NAME}.json"
     figures = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else {}
     for name in options.only or FIGURES:
-        figures[name] = FIGURES[name](options)
+        figures[name] = {**FIGURES[name](options), "date": today(), "load_at_start": LOAD_AT_START}
         print(f"{name}: {json.dumps(figures[name])}", flush=True)
     write_result(NAME, ["benchmarks/figures.py"], {"kind": "figures", "figures": figures})
 

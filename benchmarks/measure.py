@@ -106,6 +106,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def today() -> str:
+    """Returns the date in UTC."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
 def write_result(name: str, command: Sequence[str], figures: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Writes one result file.
 
@@ -123,7 +128,7 @@ def write_result(name: str, command: Sequence[str], figures: dict[str, Any], fol
     values = {
         "name": name,
         "command": ["python", *command],
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "date": today(),
         "machine": machine(),
         "load_at_start": LOAD_AT_START,
         "versions": versions(),

@@ -108,17 +108,18 @@ def figures_section(result: dict[str, Any]) -> str:
     """Returns the table of single figures."""
     rows = []
     for name, values in result["figures"].items():
+        when = f"{values['date']}, load {values['load_at_start']}"
         if name == "parameter_server":
-            rows += [(text, spread(values[key], form)) for key, (text, form) in SERVER.items()]
+            rows += [(text, spread(values[key], form), when) for key, (text, form) in SERVER.items()]
         else:
             text, key, form = FIGURES[name]
-            rows.append((text, spread(values[key], form)))
-    if "help" in result["figures"]:
-        rows.append(
-            ("`tfleet --help` imports TensorFlow", str(result["figures"]["help"]["imports_tensorflow"]).lower())
-        )
-    table = "".join(f"| {text} | {value} |\n" for text, value in rows)
-    return f"\n## Other figures\n\n| what | median (least to greatest) |\n| --- | --- |\n{table}{origin(result)}"
+            rows.append((text, spread(values[key], form), when))
+        if name == "help":
+            imports = str(values["imports_tensorflow"]).lower()
+            rows.append(("`tfleet --help` imports TensorFlow", imports, when))
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    head = "| what | median (least to greatest) | measured on, load average before |\n| --- | --- | --- |\n"
+    return f"\n## Other figures\n\n{head}{table}{origin(result)}"
 
 
 def tuning_section(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -149,7 +150,9 @@ def spelled(param: Any) -> str:
     """Returns an argument or option as a user writes it."""
     if param.param_type_name == "argument":
         return f"`{param.metavar or param.name.upper()}`"
-    value = "" if param.is_flag else f" {param.metavar or 'TEXT'}"
+    # Typer shows the values of an enum in its help; the default tells which enum that is.
+    choices = "|".join(str(choice.value) for choice in type(param.default)) if isinstance(param.default, Enum) else ""
+    value = "" if param.is_flag else f" {param.metavar or choices or 'TEXT'}"
     return f"`{', '.join([*param.opts, *param.secondary_opts])}{value}`".replace("|", "\\|")
 
 

@@ -117,14 +117,16 @@ def test_the_page_shows_each_kind_of_result(tmp_path):
     figures = steps.compare(field, [results(tfleet_async=1200, peer=300)])
     settings = {"hidden_units": 100, "batch_size": 20, "workers": 2, "ps": 2}
     measure.write_result("speed", ["a"], {"kind": "steps", "settings": settings, **figures}, folder=tmp_path)
-    numbers = {"accuracy_sync": {"accuracy": measure.summary([0.93, 0.94, 0.95])}}
+    numbers = {
+        "accuracy_sync": {"accuracy": measure.summary([0.93, 0.94, 0.95]), "date": "2030-01-02", "load_at_start": 0.1}
+    }
     measure.write_result("other", ["b"], {"kind": "figures", "figures": numbers}, folder=tmp_path)
     variants = [{"input": "feed", "steps_per_second": measure.summary([250.0])}]
     measure.write_result("tuning", ["c"], {"kind": "tuning", "settings": {}, "variants": variants}, folder=tmp_path)
     page = write_measurements.page(tmp_path)
     assert "| tfleet async | 1,200 (1,200 to 1,200) |" in page
     assert "| tfleet async | peer | 4.00 (4.00 to 4.00) |" in page
-    assert "0.9400 (0.9300 to 0.9500)" in page
+    assert "0.9400 (0.9300 to 0.9500) | 2030-01-02, load 0.1 |" in page
     assert "| feed | 250 (250 to 250) |" in page
     assert page.index("## Speed") < page.index("## Other figures") < page.index("was tuned")
 
