@@ -147,13 +147,13 @@ def command(name: str, summary: str) -> str:
 
 
 def spelled(param: Any) -> str:
-    """Returns an argument or option as a user writes it."""
+    """Returns an argument or option as a user writes it; choices are separated by `/`, since `|` ends a cell."""
     if param.param_type_name == "argument":
         return f"`{param.metavar or param.name.upper()}`"
     # Typer shows the values of an enum in its help; the default tells which enum that is.
     choices = "|".join(str(choice.value) for choice in type(param.default)) if isinstance(param.default, Enum) else ""
     value = "" if param.is_flag else f" {param.metavar or choices or 'TEXT'}"
-    return f"`{', '.join([*param.opts, *param.secondary_opts])}{value}`".replace("|", "\\|")
+    return f"`{', '.join([*param.opts, *param.secondary_opts])}{value}`".replace("|", "/")
 
 
 def cell(text: str) -> str:
