@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLUSTER_TESTS := tests/e2e tests/chaos
-CODE := src tests benchmarks examples docs
+CODE := src tests benchmarks examples docs tools
 
 # What pip installs depends on these two files only: the source is installed as a link to this folder.
 INPUTS := pyproject.toml constraints.txt

@@ -17,7 +17,7 @@ import typer
 from pydantic import BaseModel
 
 from tfleet.api.names import Name, names
-from tfleet.cli.main import _MODULES, COMMANDS
+from tfleet.cli.main import MODULES, COMMANDS
 from tfleet.spec.job import JobSpec
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -137,7 +137,7 @@ def command(name: str, summary: str) -> str:
     """Returns the part on one command: usage, help, and a line for each argument and option."""
     app = typer.Typer()
     app.callback()(lambda: None)
-    importlib.import_module(f"tfleet.cli.{_MODULES.get(name, name)}").command(app, name, summary)
+    importlib.import_module(f"tfleet.cli.{MODULES.get(name, name)}").command(app, name, summary)
     made = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     params = [param for param in made.params if param.name != "help" and not getattr(param, "hidden", False)]
     lines = "".join(f"| {spelled(param)} | {cell(getattr(param, 'help', None) or '')} |\n" for param in params)

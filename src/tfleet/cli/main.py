@@ -29,7 +29,7 @@ COMMANDS = {
 }
 """Every command and its one-line help; each is `command(app, name, help)` in `tfleet.cli.<name>`."""
 
-_MODULES = {"eval": "evaluate"}
+MODULES = {"eval": "evaluate"}
 """Modules that cannot have the name of their command: Python has taken it."""
 
 # Typer keeps click's base class of wrong usage to itself; it is this ancestor of the error it does export.
@@ -73,7 +73,7 @@ def _application(arguments: Sequence[str]) -> Callable[..., Any]:
     everything = "_TFLEET_COMPLETE" in os.environ
     for command, summary in COMMANDS.items():
         if everything or command == name:
-            importlib.import_module(f"tfleet.cli.{_MODULES.get(command, command)}").command(app, command, summary)
+            importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}").command(app, command, summary)
         else:
             app.command(command, help=summary)(_not_loaded)
     return app

@@ -48,6 +48,7 @@ class Coordinator:
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds from the first lease to the last step.
+        clock: wall-clock time in Unix seconds.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class Coordinator:
         self.progress: Progress | None = None
         self.notes: list[str] = []
         self.partial_updates = 0
+        self.clock = clock
         self.started = clock()
         self.training_started: float | None = None
         self.training_elapsed = 0.0
         self.last_worker = loop.now()
         self.members = Members()
         self.links = Links(replica, spec.ps)
-        self._clock = clock
         self._run = run
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
@@ -123,7 +124,7 @@ class Coordinator:
     def adopt(self, plan: TrainingPlan, ledger: Ledger, manifest: Manifest | None) -> None:
         """Takes the plan of the job, and where it goes on."""
         self.plan, self.ledger = plan, ledger
-        self.progress = Progress(self._run, plan.layout.metrics, self._clock)
+        self.progress = Progress(self._run, plan.layout.metrics, self.clock)
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
@@ -145,7 +146,7 @@ class Coordinator:
             return
         self.phase = "finalising"
         if self.training_started is not None and self.progress:
-            self.training_elapsed = self._clock() - self.training_started
+            self.training_elapsed = self.clock() - self.training_started
             self.progress.training_ended(self.training_elapsed)
         self.ending.finish()
 
@@ -211,7 +212,7 @@ class Coordinator:
 
     def answered(self, connection: Connection, values: Values, error: bool) -> None:
         """Hands the answer of a ps to whoever asked."""
-        self.links.answered(values, error)
+        self.links.answered(connection, values, error)
 
     # Leases and orders.
 
@@ -233,7 +234,7 @@ class Coordinator:
             self._parked[member.number] = (connection, push, pulled)
             return
         if leases and self.training_started is None:
-            self.training_started = self._clock()
+            self.training_started = self.clock()
         stale = pulled or self.spec.strategy == "async" or push.step != self.step
         self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
 
@@ -256,8 +257,9 @@ class Coordinator:
         if member:
             member.seen = self.loop.now()
         first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        summaries = member is not None and member is first
-        call.reply({"over": self.ending.over or {}, "status": self.status(), "summaries": summaries})
+        known, summaries = member is not None, member is not None and member is first
+        over = self.ending.over or {}
+        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
 
     def _leave(self, call: Call) -> None:
         call.reply({})

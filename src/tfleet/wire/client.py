@@ -14,6 +14,7 @@ from tfleet.wire.address import Address
 from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
+    UNPROVEN_META,
     Kind,
     ProtocolError,
     pack_header,
@@ -42,12 +43,16 @@ class Frame(NamedTuple):
 
 
 class Channel:
-    """A connected, authenticated, blocking connection.
+    """A connected, blocking connection; `authenticate` comes first.
 
     Not safe for use by several threads at once.
+
+    Attributes:
+        proven: whether the peer has proven the token; until then it may only send small frames.
     """
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.proven = False
         self._sock = sock
         self._peer = peer
         self._header = bytearray(HEADER.size)
@@ -87,12 +92,12 @@ class Channel:
             ProtocolError: when it is no valid frame.
         """
         self._fill(memoryview(self._header))
-        header = unpack_header(self._header, META_LIMIT)
+        header = unpack_header(self._header, META_LIMIT if self.proven else UNPROVEN_META)
         meta = bytearray(header.meta)
         self._fill(memoryview(meta))
         if into is not None and len(into) == header.payload:
             payload = into
-        elif header.payload > PAYLOAD_LIMIT:
+        elif header.payload > (PAYLOAD_LIMIT if self.proven else 0):
             raise ProtocolError(f"a frame with {header.payload} bytes of payload")
         else:
             payload = memoryview(bytearray(header.payload))
@@ -129,6 +134,11 @@ class Channel:
     def detach(self) -> socket.socket:
         """Gives the socket away; the channel is not used any more."""
         return self._sock
+
+    def abort(self) -> None:
+        """Makes a thread that blocks in `send` or `receive` raise `ConnectionLost`; never raises, for any thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes the connection; never raises."""
@@ -167,6 +177,7 @@ def authenticate(channel: Channel, token: bytes) -> None:
         channel.result(welcome)
     if welcome.kind is not Kind.WELCOME or not auth.proven(token, b"server", client, server, bytes(welcome.meta)):
         raise WrongInput("the peer does not know this job's token; give the token file of that job")
+    channel.proven = True
 
 
 def connect(

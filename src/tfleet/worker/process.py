@@ -16,7 +16,7 @@ from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import partition_bounds
-from tfleet.spec.lifeline import watch_lifeline
+from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
@@ -55,7 +55,14 @@ class WorkerProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         watch_lifeline(self._orphaned)
         while True:
-            session = Session(self._first, self._token, self._role, self._index, self._spec.join_timeout)
+            session = Session(
+                self._first,
+                self._token,
+                self._role,
+                self._index,
+                patience=self._spec.join_timeout,
+                peer_timeout=self._spec.peer_timeout,
+            )
             try:
                 return guarded(session, lambda session=session: self._take_part(session))  # type: ignore[misc]
             except Rejoin:
@@ -112,7 +119,7 @@ class WorkerProcess:
 
     def _orphaned(self) -> None:
         time.sleep(LIFELINE_GRACE)
-        os._exit(ExitCode.INTERRUPTED)
+        end_at_once()
 
 
 def main(role: str, index: int, run: RunDir) -> int:

@@ -16,6 +16,8 @@ BEAT_EVERY = 1.0
 """Seconds between heartbeats."""
 OTHERS_PATIENCE = 10.0
 """Seconds for a connection to ps 1, 2, ...: ps 0 names them when all of them are there."""
+ABORT_AFTER = 3.0
+"""Seconds after the end of the job for an exchange that is under way."""
 OVER_GRACE = 20.0
 """Seconds after the end of the job in which this process must have ended by itself."""
 
@@ -34,7 +36,9 @@ class Session:
         others: connections to ps 1, 2, ...
     """
 
-    def __init__(self, address: str, token: bytes, role: str, index: int, patience: float) -> None:
+    def __init__(
+        self, address: str, token: bytes, role: str, index: int, *, patience: float, peer_timeout: float
+    ) -> None:
         """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
 
         Args:
@@ -43,6 +47,7 @@ class Session:
             role: worker or evaluator.
             index: of the replica.
             patience: seconds to keep trying.
+            peer_timeout: seconds of silence after which ps 0 counts as lost.
 
         Raises:
             ConnectionLost: when a ps does not answer.
@@ -57,7 +62,9 @@ class Session:
         if role == "worker":
             for host in joined["ps"][1:]:
                 self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
-        self.heart = Heart(client.connect(self._address, token, patience=patience), self.member)
+        beats = client.connect(self._address, token, patience=patience)
+        beats.set_timeout(peer_timeout)
+        self.heart = Heart(beats, self.member, self._abort)
 
     def attach(self) -> None:
         """Tells the other partitions who pushes; they must be prepared."""
@@ -80,6 +87,10 @@ class Session:
         finally:
             channel.close()
 
+    def _abort(self) -> None:
+        for channel in (self.first, *self.others):
+            channel.abort()
+
     def close(self) -> None:
         """Ends the membership without a word."""
         self.heart.stop()
@@ -90,18 +101,22 @@ class Session:
 class Heart:
     """Beats in a thread of its own, so that a worker that compiles for minutes is not taken for dead.
 
+    It also wakes a main thread that waits for a ps which will never answer: when ps 0 is silent, when this worker is no
+    member any more, and when the job is over.
+
     Attributes:
         status: of the job, as of the last beat.
         summaries: whether this worker writes the summaries of the whole job.
         over: how the job ended, or empty.
     """
 
-    def __init__(self, channel: Channel, member: int) -> None:
+    def __init__(self, channel: Channel, member: int, abort: Callable[[], None]) -> None:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
         self._channel = channel
         self._member = member
+        self._abort = abort
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
@@ -110,15 +125,20 @@ class Heart:
         self._stopped.set()
 
     def _run(self) -> None:
+        known = True
         try:
-            while not self._stopped.wait(BEAT_EVERY) and not self.over:
+            while known and not self.over and not self._stopped.wait(BEAT_EVERY):
                 answer, _ = self._channel.call("beat", member=self._member)
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
-                self.over = answer["over"]
-        except ConnectionLost:
+                self.over, known = answer["over"], bool(answer["known"])
+        except TfleetError:
             pass  # the main thread meets the same, and knows what it means
         finally:
             self._channel.close()
+        if self.over:
+            self._stopped.wait(ABORT_AFTER)
+        if not self._stopped.is_set():
+            self._abort()
         if self.over and not self._stopped.wait(OVER_GRACE):
             os._exit(int(self.over.get("exit_code", ExitCode.FAILED)))
 
