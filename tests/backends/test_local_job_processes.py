@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -236,6 +237,42 @@ def test_a_program_that_is_missing_is_refused_and_the_folder_stays_usable(tmp_pa
     for _ in range(2):
         with pytest.raises(WrongInput, match="ps 0 cannot be started: /no/such/program"):
             backend.start(backend.plan(JobSpec(task="mnist"), tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_job_leaves_the_run_directory_as_it_was(start, tmp_path):
+    def refuse(run, how, reason):
+        (run.private / "order").write_text(json.dumps({"phase": "failed", "exit_code": 2, "reason": reason}))
+
+    def left():
+        files = (p for p in (tmp_path / "run").rglob("*") if p.is_file())
+        return {p.name: p.read_bytes() for p in files if p.suffix != ".log" and "ready" not in p.name}
+
+    job = start({"worker-0": "exit:2", "worker-1": "exit:2"}, request=refuse)
+    assert wait(job.poll) == ExitCode.WRONG_INPUT
+    assert "ended with code 2" in job.status()["reason"]
+    assert left() == {}
+    job = start()
+    job.end("stop", "")
+    wait(job.poll)
+    (tmp_path / "run/.tfleet/order").unlink()
+    before = left()
+    job = start({"worker-0": "exit:2", "worker-1": "exit:2"}, request=refuse, resume=True, seed=9)
+    assert left()["job.yaml"] != before["job.yaml"]
+    assert wait(job.poll) == ExitCode.WRONG_INPUT
+    assert "ended with code 2" in job.status()["reason"]
+    for name in ("job.yaml", "status.json"):
+        assert left()[name] == before[name]
+
+
+def test_a_full_disk_at_the_start_is_refused_and_leaves_nothing(start, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tfleet.backends.local.write_atomically", full)
+    with pytest.raises(WrongInput, match="cannot be written: No space left on device; make room on its disk"):
+        start()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exception_in_the_launcher_ends_every_process(start):

@@ -15,6 +15,7 @@ from tfleet.backends.base import Backend, Plan, Replica
 from tfleet.backends.local_job import LocalJob, StartedJob
 from tfleet.backends.ports import free_ports, require_free
 from tfleet.backends.processes import Children
+from tfleet.backends.trace import Trace
 from tfleet.spec.environment import PS_HOSTS, TOKEN_FILE, UNIX, ReplicaEnvironment
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
@@ -86,23 +87,28 @@ class LocalBackend(Backend):
             RunDir.existing(plan.run_dir)
         if plan.spec.status_port:
             require_free(plan.spec.status_port, "--status-port")
-        run.create()
+        made = run.create()
         with contextlib.ExitStack() as undo:
             # The replicas inherit the lock: it lasts as long as any of them, even when the launcher dies.
             children = undo.enter_context(Children(keep=(_lock(run),)))
             if not plan.resume:
                 _refuse_used(run)
-                undo.callback(run.job_file.unlink, missing_ok=True)
-            # What ps 0 told about an earlier run would otherwise be taken for the result of this one.
-            run.status_file.unlink(missing_ok=True)
+            trace = Trace(run, made, [run.log(r.role, r.index) for r in plan.replicas])
+            undo.callback(trace.remove)
+            undo.callback(children.end)
             replicas = _with_ports(plan)
-            run.make_token()
-            write_atomically(run.job_file, plan.spec.dump())
-            write_atomically(run.endpoint_file, replicas[0].env[PS_HOSTS].split(",")[0])
+            try:
+                # What ps 0 told about an earlier run would otherwise be taken for the result of this one.
+                run.status_file.unlink(missing_ok=True)
+                run.make_token()
+                write_atomically(run.job_file, plan.spec.dump())
+                write_atomically(run.endpoint_file, replicas[0].env[PS_HOSTS].split(",")[0])
+            except OSError as error:
+                raise run.not_writable(error) from None
             for r in replicas:
                 children.start(r.role, r.index, r.command, r.env, run.log(r.role, r.index))
             undo.pop_all()
-        return StartedJob(run, children)
+        return StartedJob(run, children, refused=trace.remove)
 
 
 def open_job(handle: str) -> LocalJob:

@@ -125,6 +125,7 @@ class StartedJob(LocalJob):
         children: its processes.
         request: how ps 0 is told to end.
         clock: seconds, monotonic.
+        refused: called when all processes have ended and the result is exit code 2.
     """
 
     def __init__(
@@ -133,10 +134,13 @@ class StartedJob(LocalJob):
         children: Children,
         request: RequestEnd = request_end,
         clock: Callable[[], float] = time.monotonic,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(run, request)
         self.children = children
         self._clock = clock
+        self._refused = refused
+        self._last: dict[str, Any] = {}
         self._trouble = ""
         self._since = 0.0
         self._over_since: float | None = None
@@ -146,7 +150,7 @@ class StartedJob(LocalJob):
 
     def status(self) -> dict[str, Any]:
         """Returns what ps 0 last told, and after `poll` gave a result the reason that this process found."""
-        return self._run.status()
+        return self._last or self._run.status()
 
     def poll(self) -> ExitCode | None:
         """Watches the processes; returns the job's result once all have ended, else None.
@@ -155,6 +159,8 @@ class StartedJob(LocalJob):
         """
         if self._result is None and self.children.poll():
             self._result = self._conclude()
+            if self._result == ExitCode.WRONG_INPUT:
+                self._refused()
             self.children.close()
         elif self._result is None:
             self._watch()
@@ -212,7 +218,10 @@ class StartedJob(LocalJob):
             # ps 0 has ended without telling, so that its file has no writer left: what is known is told here.
             reason = self._trouble or trouble_of(self.children) or LOST
             status |= {"phase": "failed", "exit_code": int(ExitCode.FAILED), "reason": reason}
-            write_atomically(self._run.status_file, json.dumps(status) + "\n")
+            # On a full disk the launcher can still tell its user.
+            with contextlib.suppress(OSError):
+                write_atomically(self._run.status_file, json.dumps(status) + "\n")
+        self._last = status
         return result_of(status)
 
     def _terminate(self) -> None:

@@ -170,14 +170,18 @@ class Children:
                 child.terminate()
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
 
-    def close(self, grace: float = GRACE) -> None:
+    def end(self, grace: float = GRACE) -> None:
         """Ends all that live and waits for it, `grace` seconds and a moment at most."""
-        if not self.owned:
-            return
         if not self.poll():
             self.terminate(grace)
             while not self.poll():
                 time.sleep(0.01)
+
+    def close(self, grace: float = GRACE) -> None:
+        """Ends all that live, and gives up what was kept for them; see `end`."""
+        if not self.owned:
+            return
+        self.end(grace)
         while self._open:
             os.close(self._open.pop())
         atexit.unregister(self.close)

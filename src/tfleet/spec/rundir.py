@@ -8,6 +8,7 @@ finalisation lease `export/`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,9 @@ from tfleet.spec.errors import WrongInput
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
+
+ROOM = 1 << 20
+"""Bytes that must be free where a job is to start: about what the logs and the first commit of a small model take."""
 
 
 @dataclass(frozen=True)
@@ -114,24 +118,37 @@ class RunDir:
         """Returns the log of one replica."""
         return self.logs / f"{role}-{index}.log"
 
-    def create(self) -> None:
+    def create(self) -> list[Path]:
         """Makes the folders that every job needs.
 
+        Returns:
+            Those that were not there before, the outermost first.
+
         Raises:
-            WrongInput: when the folder cannot be written, or its disk is full.
+            WrongInput: when the folder cannot be written, or its disk is full; nothing that was made stays.
         """
+        inside = (self.checkpoints, self.summaries, self.export, self.logs, self.private)
+        missing = [p for p in (*reversed(self.path.parents), self.path, *inside) if not p.exists()]
         try:
-            for folder in (self.path, self.checkpoints, self.summaries, self.export, self.logs):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.private.mkdir(mode=0o700, exist_ok=True)
+            for folder in missing:
+                folder.mkdir(mode=0o700 if folder == self.private else 0o777, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.private) as probe:
-                probe.write(bytes(4096))
+                probe.write(bytes(ROOM))
                 probe.flush()
                 os.fsync(probe.fileno())
         except OSError as error:
-            raise WrongInput(
-                f"the run directory {self.path} cannot be written: {error.strerror}; choose another with --run-dir"
-            ) from None
+            for folder in reversed(missing):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise self.not_writable(error) from None
+        return missing
+
+    def not_writable(self, error: OSError) -> WrongInput:
+        """Returns the error that tells a user why the run directory cannot be written."""
+        what = "make room on its disk or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return WrongInput(
+            f"the run directory {self.path} cannot be written: {error.strerror}; {what}choose another with --run-dir"
+        )
 
     def make_token(self) -> None:
         """Writes a new secret for this job, readable by its owner only."""
@@ -152,6 +169,8 @@ class RunDir:
         handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A refused job removes its lock: one on a file without a name keeps nobody out.
+            os.stat(self.lock_file)
         except OSError:
             os.close(handle)
             raise WrongInput(
@@ -178,7 +197,15 @@ class RunDir:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step, so that a reader sees the old text or the new."""
+    """Replaces `path` by `text` in one step, so that a reader sees the old text or the new.
+
+    Raises:
+        OSError: when it cannot be written; the old text is still there, and nothing else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
