@@ -17,7 +17,7 @@ import typer
 from pydantic import BaseModel
 
 from tfleet.api.names import Name, names
-from tfleet.cli.main import MODULES, COMMANDS
+from tfleet.cli.main import COMMANDS, MODULES
 from tfleet.spec.job import JobSpec
 
 DOCS = Path(__file__).resolve().parents[1]
