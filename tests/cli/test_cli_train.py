@@ -25,6 +25,14 @@ def test_text_shows_progress_result_and_what_to_try_next(backend, capsys):
     ]
 
 
+def test_a_task_without_held_out_data_is_not_told_to_evaluate(backend, capsys):
+    backend.statuses = [{**backend.statuses[-1], "evaluation": None}]
+    assert run(["train", "mnist", "--run-dir", "here"]) == 0
+    out = capsys.readouterr().out
+    assert "tfleet eval" not in out
+    assert "tfleet logs here" in out
+
+
 def test_json_is_one_object_and_the_progress_is_on_stderr(backend, capsys, tmp_path):
     assert run(["train", "mnist", "--run-dir", "here", "-o", "json"]) == 0
     out, err = capsys.readouterr()

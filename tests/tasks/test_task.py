@@ -143,7 +143,7 @@ def test_data_of_another_form_are_refused(given, sentence):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (None, "the model function of task t returned a NoneType; let it return a compiled keras.Model"),
+        (None, "the model function of task t returned nothing (None); let it return a compiled keras.Model"),
         (Model(), "the model function of task t returned a Model; let it return"),
         ((KerasModel(),), "the model function of task t returned a tuple"),
     ],

@@ -190,6 +190,16 @@ def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
     assert list((tmp_path / "export").iterdir()) == []
 
 
+def test_a_full_disk_is_told_without_tensorflows_detours(model, tmp_path, monkeypatch):
+    def full(*_, **__):
+        text = "{{function_node __wrapped__SaveV2}} /tmp/part-0.tempstate1; No space left on device [Op:SaveV2]"
+        raise tf.errors.ResourceExhaustedError(None, None, text)
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(JobFailed, match=f"exported to {tmp_path}: No space left on device; make room there, then run"):
+        export(model, None, tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_told(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(JobFailed, match=str(tmp_path / "file")):

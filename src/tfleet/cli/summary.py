@@ -46,7 +46,7 @@ def print_summary(run: RunDir, status: Mapping[str, Any], console: Console | Non
     console.print()
     print_pairs(console, results(run, status), "bold green" if status.get("phase") == "done" else "bold yellow")
     console.print("\nTry next:")
-    print_pairs(console, [(f"  {line}", what) for line, what in next_commands(run)], "cyan")
+    print_pairs(console, [(f"  {line}", what) for line, what in next_commands(run, status)], "cyan")
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]], style: str) -> None:
@@ -71,12 +71,13 @@ def results(run: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def next_commands(run: RunDir) -> list[tuple[str, str]]:
-    """Returns the three commands to try after a job, each with what it does."""
+def next_commands(run: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the three commands to try after a job, each with what it does; none that its status lets fail."""
     folder = quoted(shown(run.path))
+    again = (f"tfleet eval {folder}", "evaluate the model once more")
     return [
         (f"tfleet tensorboard {folder}", "curves, histograms, images"),
-        (f"tfleet eval {folder}", "evaluate the model once more"),
+        again if status.get("evaluation") else (f"tfleet logs {folder}", "what each replica said"),
         (f"tfleet status {folder}", "members, ledger, commits"),
     ]
 

@@ -115,7 +115,7 @@ class Task:
         with user_code(what, _ADVICE, file_of(self.model)):
             model = self.model(**values)
         if not any(c.__name__ == "Model" and c.__module__.startswith("keras.") for c in type(model).__mro__):
-            raise WrongInput(f"{what} returned a {type(model).__name__}; let it return a compiled keras.Model")
+            raise WrongInput(f"{what} returned {_kind(model)}; let it return a compiled keras.Model")
         if not getattr(model, "compiled", False):
             raise WrongInput(
                 f"{what} returned a model that is not compiled; "
@@ -134,7 +134,7 @@ class Task:
         with user_code(what, _ADVICE, file_of(self.data)):
             given = self.data(**values)
         if not isinstance(given, Mapping):
-            raise WrongInput(f"{what} returned a {type(given).__name__}; let it return {{'train': (x, y), ...}}")
+            raise WrongInput(f"{what} returned {_kind(given)}; let it return {{'train': (x, y), ...}}")
         for name in given:
             if name not in TaskData._fields:
                 hint = nearest(str(name), TaskData._fields)
@@ -161,6 +161,10 @@ class Task:
         if spec.data_dir and DATA_DIR in function:
             values[DATA_DIR] = spec.data_dir
         return values
+
+
+def _kind(value: Any) -> str:
+    return "nothing (None)" if value is None else f"a {type(value).__name__}"
 
 
 def _whole(value: Any, least: int) -> bool:

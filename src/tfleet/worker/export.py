@@ -81,8 +81,12 @@ def export(
             target = _publish(folder, directory, version)
         _sync_one(directory)
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
-        raise JobFailed(f"the model cannot be exported to {directory}: {reason or error}; make room there") from error
+        # TensorFlow's own file system says `path; reason`.
+        reason = error.strerror if isinstance(error, OSError) else in_short(error).rpartition("; ")[2]
+        raise JobFailed(
+            f"the model cannot be exported to {directory}: {reason or error}; "
+            "make room there, then run 'tfleet export' (the commits are kept)"
+        ) from error
     return target
 
 

@@ -116,7 +116,10 @@ def _name(optimizer: Any) -> str:
             if issubclass(kind, getattr(keras.optimizers, ours.keras_name)):
                 given += f", a subclass of {ours.keras_name}"
                 break
-    raise WrongInput(f"the model is compiled with the optimizer {given}; allowed: {_allowed()}, themselves")
+    raise WrongInput(
+        f"the model is compiled with the optimizer {given}, which the parameter servers do not have; "
+        f"compile it with one that they have: {_allowed()}"
+    )
 
 
 def _options(optimizer: Any) -> dict[str, Any]:
