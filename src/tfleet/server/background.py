@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,4 +26,4 @@ def run(loop: Loop, work: Callable[[], T], done: Callable[[T], None], failed: Ca
         else:
             loop.call_from_thread(lambda: done(result))
 
-    threading.Thread(target=body, daemon=True).start()
+    loop.start_thread(body)

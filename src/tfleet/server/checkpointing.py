@@ -75,7 +75,7 @@ class Checkpointing:
         if self.commits.busy >= 0:
             return
         evaluate, self._evaluate = self._evaluate, False
-        self.start(lambda number: self._done(number, evaluate), self._failed)
+        self.start(lambda number: self._done(number, evaluate), lambda why: self._failed(why, evaluate))
 
     def _done(self, number: int, evaluate: bool) -> None:
         self._job.evaluating.committed(number, evaluate)
@@ -83,8 +83,10 @@ class Checkpointing:
         if self._wanted:
             self.want()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, evaluate: bool) -> None:
         self._job.note(f"{why}; training goes on, the commit is tried again")
+        self._evaluate = self._evaluate or evaluate
+        self._step = -1
         self._unblock()
         self._job.finish_if_done()
 

@@ -21,6 +21,9 @@ from tfleet.server.links import Links, Values
 from tfleet.server.partition import Vector
 from tfleet.wire.loop import Loop
 
+LATER = 100
+"""So many commits may be made while old ones are removed: what is protected of them is not known yet."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -96,8 +99,8 @@ class Commits:
                 self.busy = -1
                 self.last = {"number": number, "step": manifest.step, "time": manifest.time}
                 done(number)
-                keep = protect()
-                background.run(self._loop, lambda: self._store.prune(self._keep, keep), _nothing, _nothing)
+                keep, later = protect(), frozenset(range(number + 1, number + LATER))
+                background.run(self._loop, lambda: self._store.prune(self._keep, keep, later), _nothing, _nothing)
 
             background.run(self._loop, lambda: self._write(number, parts, at_cut), ended, stop)
 

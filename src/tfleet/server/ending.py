@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfleet.server.calls import Call, Calls
 from tfleet.server.members import Member
-from tfleet.spec.errors import ExitCode
+from tfleet.spec.errors import ExitCode, WrongInput, nearest
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
@@ -15,6 +15,7 @@ GRACE = 10.0
 """Seconds that replicas have to notice that the job is over."""
 INTERRUPT_GRACE = 20.0
 """Seconds for the final commit of an interrupted job."""
+_HOW = ("stop", "interrupt", "fail")
 
 
 class Ending:
@@ -46,7 +47,7 @@ class Ending:
 
     def lease(self, member: Member) -> bool:
         """Gives the finalisation lease to a worker once the final commit is made."""
-        if not self._committed or self._finaliser is not None:
+        if not self._committed or self._finaliser is not None or self._job.evaluating.busy:
             return False
         self._finaliser = member
         return True
@@ -69,7 +70,8 @@ class Ending:
     def stop(self, phase: str) -> None:
         """Lets leased batches be finished, commits, and ends the job in this phase."""
         job = self._job
-        self._wish = phase
+        if self._wish != "interrupted":  # who interrupts waits for no evaluation or export
+            self._wish = phase
         if phase == "interrupted":
             job.loop.call_later(INTERRUPT_GRACE, self._give_up)
         if job.phase == "starting" or job.ledger is None:
@@ -126,23 +128,33 @@ class Ending:
         self.end("interrupted", ExitCode.INTERRUPTED, self.reason)
 
     def _asked(self, call: Call) -> None:
+        how, reason = str(call.values["how"]), str(call.values["reason"])
+        if how not in _HOW:
+            raise WrongInput(f"a job cannot end by {how!r}{nearest(how, _HOW)}; the ways are {', '.join(_HOW)}")
         call.reply({})
-        self.ask(str(call.values["how"]), str(call.values["reason"]))
+        self.ask(how, reason)
 
     def _failed(self, call: Call) -> None:
+        message, code = str(call.values["message"]), int(call.values["exit_code"])
         call.reply({})
-        self.fail(str(call.values["message"]), int(call.values["exit_code"]))
+        self.fail(message, code)
 
     def _finalise(self, call: Call) -> None:
+        self._check_holder(call)
         last = self._job.checkpointing.commits.last
         assert last is not None
         call.reply({"commit": last["number"]})
 
     def _finalised(self, call: Call) -> None:
-        call.reply({})
+        self._check_holder(call)
         self.export = str(call.values["export"])
         self.metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
+        call.reply({})
         self.end(self._wish or "done", ExitCode.DONE, self.reason)
+
+    def _check_holder(self, call: Call) -> None:
+        if call.caller is not self._finaliser:
+            raise WrongInput(f"{call.caller.role} {call.caller.index} was not asked to finalise the job")
 
     def _outcome(self, call: Call) -> None:
         call.reply(self.over or {"phase": self._job.phase})

@@ -25,34 +25,45 @@ class Evaluating:
         self.evaluations = Evaluations(job.spec.evaluation)
         self.calls: Calls = {"evaluation": self._evaluation, "report": self._report, "follow": self._follow}
         self._job = job
-        self._commit = -1
+        self._next = -1
         self._holder: Member | None = None
+        self._held = -1
+        self._followed: dict[int, int] = {}
         self._followers: list[tuple[Member, int, Callable[[Values], None]]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker evaluates a commit, or is to."""
+        return self._next >= 0 or self._holder is not None
 
     def lease(self, member: Member) -> bool:
         """Gives the evaluation lease to a worker when a commit waits for it."""
-        if self._commit < 0 or self._holder is not None:
+        if self._next < 0 or self._holder is not None:
             return False
-        self._holder = member
+        self._holder, self._held, self._next = member, self._next, -1
         return True
 
     def release(self, member: Member) -> None:
         """Forgets a member that is gone."""
         if member is self._holder:
-            self._holder = None
+            self._next = max(self._next, self._held)
+            self._holder, self._held = None, -1
+        self._followed.pop(member.number, None)
         self._followers = [entry for entry in self._followers if entry[0] is not member]
 
     def committed(self, number: int, evaluate: bool) -> None:
-        """There is a new commit."""
+        """There is a new commit; the last one of all is evaluated by whoever finalises."""
         job = self._job
         self.answer()
-        if evaluate and not job.spec.evaluation.evaluator and job.plan and job.plan.evaluates:
-            self._commit = number
+        if not evaluate or job.spec.evaluation.evaluator or not (job.plan and job.plan.evaluates):
+            return
+        if job.ledger and not job.ledger.finished:
+            self._next = number
             job.serve_parked()
 
     def protected(self) -> set[int]:
-        """Returns commits that must not be removed: the best, and the one to be evaluated."""
-        return {self.evaluations.best, self._commit} - {-1}
+        """Returns commits that must not be removed: the best, and those that are evaluated or to be."""
+        return {self.evaluations.best, self._next, self._held, *self._followed.values()} - {-1}
 
     def answer(self) -> None:
         """Answers the evaluators that wait for a newer commit, or for the end."""
@@ -63,20 +74,24 @@ class Evaluating:
             if self._job.ending.over:
                 reply({"over": True})
             elif newest > seen:
+                self._followed[member.number] = newest
                 reply({"over": False, "commit": newest})
             else:
                 waiting.append((member, seen, reply))
         self._followers = waiting
 
     def _evaluation(self, call: Call) -> None:
-        call.reply({"commit": self._commit})
+        if call.caller is not self._holder:
+            raise WrongInput(f"{call.caller.role} {call.caller.index} was not asked to evaluate a commit")
+        call.reply({"commit": self._held})
 
     def _report(self, call: Call) -> None:
         job, member = self._job, call.caller
         metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
         step, commit = int(call.values["step"]), int(call.values["commit"])
         if member is self._holder:
-            self._holder, self._commit = None, -1
+            self._holder, self._held = None, -1
+        self._followed.pop(member.number, None)
         try:
             stop = self.evaluations.report(step, commit, metrics)
         except KeyError as error:
@@ -91,6 +106,7 @@ class Evaluating:
         if stop and job.phase == "training":
             job.note(f"stopped early at step {job.step}: {job.spec.evaluation.stop_metric} no longer got better")
             job.ending.stop("done")
+        job.serve_parked()
 
     def _follow(self, call: Call) -> None:
         self._followers.append((call.caller, int(call.values["seen"]), call.reply))

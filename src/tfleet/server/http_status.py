@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,8 @@ from tfleet.spec.errors import WrongInput
 
 Status = Callable[[], dict[str, Any]]
 REQUEST_SECONDS = 5.0
+CONNECTIONS = 32
+"""So many requests at once; one more ends the oldest."""
 
 
 class _JobCollector(Collector):
@@ -58,6 +62,37 @@ class _JobCollector(Collector):
         return [*rows, members, phase]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._open: dict[Any, None] = {}
+        self._lock = threading.Lock()
+        super().__init__((host, port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for the request."""
+        with self._lock:
+            if len(self._open) >= CONNECTIONS:
+                with contextlib.suppress(OSError):
+                    next(iter(self._open)).shutdown(socket.SHUT_RDWR)
+                del self._open[next(iter(self._open))]
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Ends the request."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class StatusServer:
     """Answers in threads of its own; never touches the loop's data, only the newest published status.
 
@@ -82,11 +117,12 @@ class StatusServer:
 
             def do_GET(self) -> None:
                 """Answers one request."""
-                if self.path == "/healthz":
+                path = self.path.partition("?")[0]
+                if path == "/healthz":
                     self._answer(200, b"ok\n", "text/plain")
-                elif self.path == "/metrics":
+                elif path == "/metrics":
                     self._answer(200, generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8")
-                elif self.path != "/status":
+                elif path != "/status":
                     self._answer(404, b"there are /status, /healthz and /metrics\n", "text/plain")
                 elif self._knows_token():
                     self._answer(200, json.dumps(status()).encode(), "application/json")
@@ -108,12 +144,8 @@ class StatusServer:
             def log_message(self, *_: Any) -> None:
                 """Requests are not logged."""
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
         try:
-            self._server = Server((host, port), Handler)
+            self._server = _Server(host, port, Handler)
         except OSError as error:
             raise WrongInput(
                 f"the status port {port} cannot be used: {error.strerror}; choose another with --status-port, or 0"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfleet.server.replica import PsReplica
+from tfleet.spec.errors import WrongInput
 from tfleet.wire.frames import Kind, pack_json
 from tfleet.wire.server import Connection
 
@@ -31,8 +32,13 @@ class Links:
         self._numbers = itertools.count(1)
 
     @property
+    def missing(self) -> list[int]:
+        """The ps that have not joined yet."""
+        return [index for index in range(1, self.count) if index not in self._peers]
+
+    @property
     def complete(self) -> bool:
-        """Whether every ps is connected."""
+        """Whether every ps has joined."""
         return len(self._peers) == self.count - 1
 
     def has(self, index: int) -> bool:
@@ -40,7 +46,15 @@ class Links:
         return index == 0 or (index in self._peers and not self._peers[index].closed)
 
     def add(self, index: int, connection: Connection) -> None:
-        """Remembers the connection that a ps has made."""
+        """Remembers the connection that a ps has made.
+
+        Raises:
+            WrongInput: when the job has no such ps, or has it already.
+        """
+        if not 0 < index < self.count:
+            raise WrongInput(f"ps {index} wants to join a job with {self.count} ps; correct PS_HOSTS or POD_NAME")
+        if self.has(index):
+            raise WrongInput(f"ps {index} has joined already; start each ps once")
         self._peers[index] = connection
 
     def index_of(self, connection: Connection) -> int | None:
@@ -75,8 +89,13 @@ class Links:
         for index in range(self.count):
             self.ask(index, name, values(index), lambda result, index=index: one(index, result))  # type: ignore[misc]
 
-    def answered(self, values: Values, error: bool) -> None:
-        """Takes the answer of a ps."""
-        _, reply = self._pending.pop(int(values.get("id", 0)), (None, None))
-        if reply:
-            reply({"error": values.get("message", "")} if error else values)
+    def answered(self, connection: Connection, values: Values, error: bool) -> None:
+        """Takes the answer of a ps; what nobody asked for, or not of this peer, is no answer."""
+        number = values.get("id")
+        if not isinstance(number, int) or number not in self._pending:
+            return
+        peer, reply = self._pending[number]
+        if peer is not connection:
+            return
+        del self._pending[number]
+        reply({"error": str(values.get("message", ""))} if error else values)

@@ -13,7 +13,14 @@ from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import TASK_DEFAULT, JobSpec
 from tfleet.spec.layout import Layout
 
-_MUST_STAY = ("batch_size", "seed", "strategy", "items")
+_MUST_STAY = {
+    "batch_size": "batch_size",
+    "seed": "seed",
+    "strategy": "strategy",
+    "items": "items",
+    "aggregate": "replicas_to_aggregate",
+}
+"""Settings on which the order of work depends, and how the user knows them."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,12 @@ class TrainingPlan:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainingPlan:
-        """Builds a plan from a worker's `describe` call."""
-        return cls(
+        """Builds a plan from a worker's `describe` call.
+
+        Raises:
+            ValueError: when it describes no work at all.
+        """
+        plan = cls(
             layout=Layout.from_json(values["layout"]),
             optimizer=values["optimizer"],
             items=int(values["items"]),
@@ -50,6 +61,9 @@ class TrainingPlan:
             steps=int(values["steps"]),
             evaluates=bool(values["evaluates"]),
         )
+        if min(plan.items, plan.batch_items, plan.batch_size) < 1 or plan.steps < 0 or not plan.layout.metrics:
+            raise ValueError("a plan without items, batches or metrics")
+        return plan
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for a `describe` call."""
@@ -59,6 +73,8 @@ class TrainingPlan:
         """Says what differs from another worker's plan, or returns the empty string."""
         if self.layout.fingerprint != other.layout.fingerprint:
             return self.layout.difference(other.layout) or "another order of variables"
+        if self.layout.metrics != other.layout.metrics:
+            return f"metrics are {', '.join(self.layout.metrics)} instead of {', '.join(other.layout.metrics)}"
         names = ("optimizer", "items", "batch_items", "batch_size")
         return next(
             (
@@ -100,10 +116,10 @@ class TrainingPlan:
                 f"commit {manifest.number} was trained with the optimizer {_optimizer(manifest.optimizer)}, "
                 f"the model now has {_optimizer(self.optimizer)}; undo that change, or train in a new --run-dir"
             )
-        for name in _MUST_STAY:
+        for name, known_as in _MUST_STAY.items():
             if manifest.settings.get(name) != settings[name]:
                 raise WrongInput(
-                    f"commit {manifest.number} was trained with {name} {manifest.settings.get(name)}, this job has "
+                    f"commit {manifest.number} was trained with {known_as} {manifest.settings.get(name)}, this job has "
                     f"{settings[name]}; resume with the old value, or train in a new --run-dir"
                 )
 

@@ -15,7 +15,7 @@ from tfleet.server.watch import Watch
 from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment
 from tfleet.spec.errors import ExitCode, JobFailed
 from tfleet.spec.job import JobSpec
-from tfleet.spec.lifeline import watch_lifeline
+from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire import client
 from tfleet.wire.address import Address
@@ -98,6 +98,9 @@ class Process:
         self._loop.run()
 
     def _run_other(self) -> int:
+        joined = False
+        # Later the launcher's death ends the job, by ps 0; until then nobody would tell this ps.
+        watch_lifeline(lambda: None if joined else end_at_once())
         channel = client.connect(Address.parse(self._hosts[0]), self._token, patience=self._spec.join_timeout)
         channel.call("join", role="ps", index=self._index)
         leaving = {"code": int(ExitCode.FAILED), "why": "the connection to ps 0 is lost"}
@@ -115,7 +118,8 @@ class Process:
             )
 
         self._replica.on_over = over
-        connection = self._server.adopt(channel.detach())
+        joined = True
+        connection = self._replica.coordinator = self._server.adopt(channel.detach())
         connection.on_close = lambda _: self._loop.stop()
         self._on_signal(interrupt)
         print(f"tfleet: ps {self._index} is ready", flush=True)

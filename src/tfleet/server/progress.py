@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Progress:
         self._metrics = run.metrics.open("a", encoding="utf-8", buffering=1)
         self._line_second = 0
         self._lines = 0
+        self._lost = False
         self.rate = Rate()
         self.steps_per_second = 0.0
 
@@ -66,7 +68,8 @@ class Progress:
             self._line_second, self._lines = int(now), 0
         if self._lines < LINES_PER_SECOND:
             self._lines += 1
-            self._deploy.write(f"{now:.6f}: Worker {worker}: training step {local_step} done (global step: {step})\n")
+            line = f"{now:.6f}: Worker {worker}: training step {local_step} done (global step: {step})"
+            self._write(self._deploy, line)
 
     def tick(self, now: float, step: int) -> None:
         """Updates rates and the window of metrics; `now` in the loop's time."""
@@ -87,13 +90,23 @@ class Progress:
     def write_metrics(self, kind: str, step: int, epoch: int, metrics: dict[str, float], **more: Any) -> None:
         """Writes one line of metrics.jsonl."""
         row = {"time": round(self._clock(), 3), "kind": kind, "step": step, "epoch": epoch, **metrics, **more}
-        self._metrics.write(json.dumps(row) + "\n")
+        self._write(self._metrics, json.dumps(row))
 
     def training_ended(self, seconds: float) -> None:
         """Writes the last line of deploy.log."""
-        self._deploy.write(f"Training elapsed time: {seconds:.6f} s\n")
+        self._write(self._deploy, f"Training elapsed time: {seconds:.6f} s")
 
     def close(self) -> None:
         """Closes the files."""
-        self._deploy.close()
-        self._metrics.close()
+        for file in (self._deploy, self._metrics):
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _write(self, file: TextIO, line: str) -> None:
+        # A full disk must not end the job: lines are lost, and that is said once.
+        try:
+            file.write(line + "\n")
+        except OSError as error:
+            if not self._lost:
+                print(f"tfleet: lines of {file.name} are lost: {error.strerror}", flush=True)
+            self._lost = True

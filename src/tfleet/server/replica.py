@@ -6,14 +6,15 @@ but for the writing of a commit's part, which has a thread of its own.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
+from tfleet.checkpoint.manifest import Part
 from tfleet.checkpoint.store import Store
+from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.optimizers import OptimizerSpec, build
 from tfleet.server.partition import Partition, Rule, Vector, rule_for
@@ -34,6 +35,10 @@ from tfleet.wire.server import NOTHING, Connection, Handler
 
 Reply = Callable[[dict[str, Any]], None]
 """Answers a call, now or later; a key `error` makes it an error."""
+OF_COORDINATOR = ("prepare", "fence", "hold", "cut", "written", "over", "ping")
+"""Calls that only the coordinator makes."""
+WRONG_VALUES = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What reading a call's values raises when they are not what they should be."""
 
 
 class Listener(Protocol):
@@ -65,6 +70,7 @@ class PsReplica(Handler):
         index: of this ps.
         generation: of the job; frames of an older one are refused.
         partition: None until the coordinator has told what this ps holds.
+        coordinator: the connection to it; None in ps 0, which holds it.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store) -> None:
@@ -72,6 +78,7 @@ class PsReplica(Handler):
         self.generation = 0
         self.partition: Partition | None = None
         self.listener: Listener | None = None
+        self.coordinator: Connection | None = None
         self.on_over: Callable[[dict[str, Any]], None] = lambda values: None
         self._loop = loop
         self._store = store
@@ -81,6 +88,8 @@ class PsReplica(Handler):
         self._extra = 0
         self._waiting: deque[Connection] = deque()
         self._admitted: dict[int, int] = {}
+        self._receiving: dict[int, Connection] = {}
+        self._initial = False
         self._applied: dict[int, int] = {}
         self._fenced: set[int] = set()
         self._limit: dict[int, int] | None = None
@@ -110,6 +119,7 @@ class PsReplica(Handler):
             if state:
                 partition.state[:] = self._store.read_state(manifest)[0]
         self.partition = partition
+        self._initial = values["restore"] < 0
         self._sync = values["strategy"] == "sync"
         self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
         self._extra = 4 * (state + int(values["metrics"]))
@@ -121,6 +131,8 @@ class PsReplica(Handler):
         member = int(values["member"])
         self._fenced.add(member)
         self._admitted.pop(member, None)
+        if member in self._receiving:
+            self._receiving.pop(member).close()  # half a push of a silent worker would keep its buffer
         sequence = self._applied.pop(member, 0)
         if self._limit is not None:
             self._limit.pop(member, None)
@@ -142,6 +154,7 @@ class PsReplica(Handler):
         table = {int(m): int(s) for m, s in values["table"] if int(m) not in self._fenced}
         number = int(values["number"])
         self._limit = table if values["table"] else self._limit
+        self._initial = False
 
         def copied() -> None:
             self._limit = None
@@ -182,9 +195,12 @@ class PsReplica(Handler):
         connection.owner = int(values["member"])
         reply({})
 
-    def set(self, payload: memoryview, reply: Reply) -> None:
-        """Takes initial parameters: this partition's slice."""
-        assert self.partition is not None
+    def set(self, values: dict[str, Any], payload: memoryview, reply: Reply) -> None:
+        """Takes initial parameters: this partition's slice; refused from a fenced member, and after the first cut."""
+        if self.partition is None or not self._initial or values.get("member") in self._fenced:
+            raise ProtocolError("initial parameters are not expected now")
+        if payload.nbytes != self.partition.parameters.nbytes:
+            raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.size}")
         self.partition.parameters[:] = np.frombuffer(payload, np.float32)
         reply({})
 
@@ -211,13 +227,14 @@ class PsReplica(Handler):
             self._call(connection, unpack_json(meta), payload)
         elif header.kind in (Kind.RESULT, Kind.ERROR) and self.listener:
             self.listener.answered(connection, unpack_json(meta), header.kind is Kind.ERROR)
-        else:
+        elif connection is not self.coordinator:  # which answers what this ps asked of it
             raise ProtocolError(f"a {header.kind.name} frame is not expected here")
 
     def closed(self, connection: Connection, payload: memoryview | None) -> None:
         """Frees what the connection held."""
         if payload is not None:
             self._pool.give(payload)
+            self._receiving = {m: c for m, c in self._receiving.items() if c is not connection}
             self._loop.call_later(0, self._retry)
         if self.listener:
             self.listener.gone(connection)
@@ -244,6 +261,7 @@ class PsReplica(Handler):
                 self._waiting.append(connection)
                 return None
             self._admitted[push.member] = max(push.sequence, self._admitted.get(push.member, 0))
+            self._receiving[push.member] = connection
             return buffer
         return memoryview(bytearray(header.payload))
 
@@ -252,6 +270,7 @@ class PsReplica(Handler):
 
     def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
         assert self.partition is not None
+        self._receiving.pop(push.member, None)
         if self._refused(push):
             self._pool.give(payload)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
@@ -265,12 +284,12 @@ class PsReplica(Handler):
             self._applied[push.member] = push.sequence
         metrics = vector[size + state :].copy() if self.listener else vector[:0]
         self._pool.give(payload)
-        self._check_cut()
         if self.listener:
             self.listener.pushed(connection, push, applied, metrics)
         else:
             take = Take(self.generation, self.partition.iteration, Order.NONE, ())
             self.answer(connection, take, parameters=not self._sync)
+        self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()
 
@@ -289,25 +308,25 @@ class PsReplica(Handler):
         def reply(result: dict[str, Any]) -> None:
             tag = {"id": values["id"]} if "id" in values else {}
             if "error" in result:
-                connection.error(result["error"], result.get("exit_code", ExitCode.FAILED))
+                connection.error(result["error"], result.get("exit_code", ExitCode.FAILED), **tag)
             else:
                 connection.result({**tag, **result})
 
         name = str(values.get("call"))
         try:
-            if name in ("prepare", "fence", "hold", "cut", "written", "over", "ping"):
+            if name in OF_COORDINATOR and self.coordinator and connection is self.coordinator:
                 getattr(self, name)(values, reply)
-            elif name == "attach":
+            elif name == "set":
+                self.set(values, payload, reply)
+            elif name == "attach" and not self.listener:
                 self.attach(connection, values, reply)
-            elif name == "set" and self.partition is not None:
-                self.set(payload, reply)
             elif self.listener:
                 self.listener.call(connection, values, payload, reply)
             else:
                 raise ProtocolError(f"unknown call {name!r}")
         except TfleetError as error:
             reply({"error": str(error), "exit_code": int(error.exit_code)})
-        except (KeyError, TypeError, ValueError) as error:
+        except WRONG_VALUES as error:
             raise ProtocolError(f"a call {name!r} with wrong values: {error}") from None
 
     def _call_limit(self, values: dict[str, Any]) -> int:
@@ -332,22 +351,18 @@ class PsReplica(Handler):
         low, high, generation = self.partition.low, self.partition.high, self.generation
         parameters, slots, iterations = self.partition.copy()
 
-        def write() -> None:
-            result: dict[str, Any]
-            try:
-                part = self._store.write_part(
-                    number, generation, self.index, low, high, parameters, slots, iterations=iterations
-                )
-                result = {"part": part.model_dump()}
-            except TfleetError as error:
-                result = {"error": str(error)}
-            self._loop.call_from_thread(lambda: done(result))
+        def write() -> Part:
+            return self._store.write_part(
+                number, generation, self.index, low, high, parameters, slots, iterations=iterations
+            )
 
-        def done(result: dict[str, Any]) -> None:
+        def ended(result: dict[str, Any]) -> None:
             _, reply = self._written.pop(number, (None, None))
             if reply:
                 reply(result)
             else:
                 self._written[number] = (result, None)
 
-        threading.Thread(target=write, name=f"commit-{number}", daemon=True).start()
+        background.run(
+            self._loop, write, lambda part: ended({"part": part.model_dump()}), lambda why: ended({"error": why})
+        )

@@ -13,12 +13,14 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.members import Member
 from tfleet.server.partition import Vector
 from tfleet.server.plan import TrainingPlan
-from tfleet.spec.errors import ExitCode, WrongInput
+from tfleet.spec.errors import ExitCode, WrongInput, nearest
 from tfleet.spec.layout import partition_bounds
 from tfleet.wire.server import Connection
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
+
+_ROLES = ("ps", "worker", "evaluator")
 
 
 class Starting:
@@ -46,21 +48,25 @@ class Starting:
         self._store = store
         self._manifest = manifest
         self._hosts = hosts
-        self._joining: list[Callable[[], None]] = []
+        self._joining: list[tuple[Connection, Callable[[], None]]] = []
         self._waiting: list[tuple[Member, Connection]] = []
         self._initialiser: Member | None = None
+        self._initialised_by_now = False
+        self._begun = False
 
     def release(self, member: Member) -> None:
         """Takes the initialisation lease back from a member that is gone."""
-        if member is self._initialiser and self._job.phase == "starting":
+        if member is self._initialiser and not self._initialised_by_now and self._job.phase == "starting":
             self._initialiser = None
             self._continue()
 
     def end(self) -> None:
         """Tells who waits for the start that there is none."""
-        for _, connection in self._waiting:
-            connection.error(self._job.ending.reason or "the job is over", ExitCode.INTERRUPTED)
-        self._waiting = []
+        ending = self._job.ending
+        code = int((ending.over or {}).get("exit_code", 0)) or ExitCode.INTERRUPTED
+        for connection in [*(c for c, _ in self._joining), *(c for _, c in self._waiting)]:
+            connection.error(ending.reason or "the job is over", code)
+        self._joining, self._waiting = [], []
 
     def payload_limit(self) -> int:
         """Bytes of state and frozen values that the initialising worker sends."""
@@ -73,17 +79,29 @@ class Starting:
         if role == "ps":
             job.links.add(index, call.connection)
             call.reply({"generation": job.generation})
+        elif role not in ("worker", "evaluator"):
+            raise WrongInput(f"a {role} cannot join a job{nearest(role, _ROLES)}; the roles are {', '.join(_ROLES)}")
+        elif call.member:
+            raise WrongInput(f"{role} {index} has joined already by this connection")
         else:
-            old = job.members.find(role, index)
-            if old:
-                job.remove(old, "lost", f"{role} {index} has joined again")
-            member = job.members.join(role, index, call.connection, job.loop.now())
-            welcome = {"member": member.number, "generation": job.generation, "ps": self._hosts}
-            self._joining.append(lambda: call.reply(welcome))
+            self._join_member(call, role, index)
         if job.links.complete:
             joining, self._joining = self._joining, []
-            for answer in joining:
+            for _, answer in joining:
                 answer()
+
+    def _join_member(self, call: Call, role: str, index: int) -> None:
+        job = self._job
+        old = job.members.find(role, index)
+        if old:
+            job.remove(old, "lost", f"{role} {index} has joined again")
+        member = job.members.join(role, index, call.connection, job.loop.now())
+
+        def welcome() -> None:
+            member.seen = job.loop.now()
+            call.reply({"member": member.number, "generation": job.generation, "ps": self._hosts})
+
+        self._joining.append((call.connection, welcome))
 
     def _describe(self, call: Call) -> None:
         job, plan = self._job, TrainingPlan.from_json(call.values["plan"])
@@ -136,21 +154,28 @@ class Starting:
 
     def _initialised(self, call: Call) -> None:
         job = self._job
-        assert job.plan is not None
+        if job.plan is None or call.caller is not self._initialiser or self._initialised_by_now:
+            raise WrongInput(f"{call.caller.role} {call.caller.index} was not asked to initialise the parameters")
         vector = np.frombuffer(call.payload, np.float32)
         state = job.plan.layout.state_size
+        if len(vector) != state + job.plan.layout.frozen_size:
+            raise ValueError(f"{len(vector)} values of state and frozen variables")
+        self._initialised_by_now = True
         job.state[:] = vector[:state]
         self.frozen = vector[state:].copy()
         call.reply({})
         job.checkpointing.start(lambda number: self._begin(), job.ending.fail)
 
     def _begin(self) -> None:
+        self._begun = True
         self._job.begin_training()
         self._continue()
 
     def _continue(self) -> None:
         self._waiting = [(m, c) for m, c in self._waiting if m.number in self._job.members.living]
-        if self._job.phase != "starting":
+        if self._job.ending.over and not self._begun:
+            self.end()
+        elif self._job.phase != "starting":
             for member, connection in self._waiting:
                 member.state = "working"
                 resumed = self._manifest.step if self._manifest else -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ _NO_COUNTS = {"epoch": 0, "acknowledged": 0, "leased": 0, "returned": 0}
 
 def describe(job: Coordinator) -> dict[str, Any]:
     """Returns the status as plain values; see docs, run directory, for the fields."""
-    now = time.time()
+    now = job.clock()
     metrics = job.progress.metrics() if job.progress else {}
     loss = metrics.pop("loss", None)
     total = job.ledger.total if job.ledger else max(0, job.spec.steps)

@@ -68,18 +68,17 @@ class SyncLedger(Ledger):
         return [Lease(self.epoch, batch, count)]
 
     def acknowledge(self, member: int, key: Key, now: float) -> bool:
-        """Counts the batch if it belongs to the present step and is not done; the last one completes the step."""
+        """Counts the batch if the member has a lease of it in the present step; the last one completes the step."""
         epoch, batch = key
-        first, count = self._batches_of_step()
-        if epoch != self.epoch or not first <= batch < first + count or batch in self._done:
+        holders = self._leases.get(batch, {})  # of the present step, and none once it is done
+        if epoch != self.epoch or member not in holders:
             self.duplicates += 1
             return False
-        started = self._leases.pop(batch, {}).get(member)
-        if started is not None:
-            self._times.append(now - started)
+        self._times.append(now - holders[member])
+        del self._leases[batch]
         self._done.add(batch)
         self._acknowledged += 1
-        if len(self._done) == count:
+        if len(self._done) == self._batches_of_step()[1]:
             self._done.clear()
             self._leases.clear()
             self.step += 1

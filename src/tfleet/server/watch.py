@@ -18,7 +18,8 @@ class Watch:
     def __init__(self, job: Coordinator) -> None:
         self.abandoned = False
         self._job = job
-        self._answered = {index: job.loop.now() for index in range(1, job.spec.ps)}
+        self._began = job.loop.now()
+        self._answered: dict[int, float] = {}
         self._next_ping = 0.0
         job.loop.call_every(TICK, self._tick)
 
@@ -30,13 +31,24 @@ class Watch:
         job.members.tick(now)
         if job.progress:
             job.progress.tick(now, job.step)
+        self._check_workers(now)
+        if not job.links.complete:
+            self._check_missing(now)  # until then members wait for an answer, and send nothing
+            return
         for member in job.members.silent(now, job.spec.peer_timeout):
             seconds = job.spec.peer_timeout
             job.remove(member, "lost", f"{member.role} {member.index} is dropped: silent for more than {seconds:g} s")
-        self._check_workers(now)
-        if job.links.complete and now >= self._next_ping:
+        if now >= self._next_ping:
             self._next_ping = now + PING_EVERY
             self._ping(now)
+
+    def _check_missing(self, now: float) -> None:
+        job = self._job
+        if now - self._began > job.spec.join_timeout:
+            names = ", ".join(f"ps {index}" for index in job.links.missing)
+            job.ending.fail(
+                f"{names} did not join within {job.spec.join_timeout:g} s; see its log, or give a longer --join-timeout"
+            )
 
     def _check_workers(self, now: float) -> None:
         job = self._job
@@ -51,8 +63,8 @@ class Watch:
 
     def _ping(self, now: float) -> None:
         job = self._job
-        for index, answered in self._answered.items():
-            if now - answered > max(job.spec.peer_timeout, 2 * PING_EVERY):
+        for index in range(1, job.spec.ps):
+            if now - self._answered.setdefault(index, now) > max(job.spec.peer_timeout, 2 * PING_EVERY):
                 job.ending.fail(
                     f"ps {index} is silent for more than {job.spec.peer_timeout:g} s; "
                     "the last commit is kept: go on from it with --resume"

@@ -6,6 +6,7 @@ import contextlib
 import socket
 from dataclasses import dataclass
 
+from tfleet.spec.environment import UNIX, is_address
 from tfleet.spec.errors import WrongInput
 
 BUFFER = 4 << 20
@@ -36,15 +37,15 @@ class Address:
         Raises:
             WrongInput: when it is neither `host:port` nor `unix:...`.
         """
-        if text.startswith("unix:") and len(text) > len("unix:"):
-            return cls(path=text.removeprefix("unix:"))
-        host, colon, port = text.rpartition(":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        if not is_address(text):
             raise WrongInput(f"the address {text!r} is not host:port or unix:@name; correct PS_HOSTS")
+        if text.startswith(UNIX):
+            return cls(path=text.removeprefix(UNIX))
+        host, _, port = text.rpartition(":")
         return cls(host=host.strip("[]"), port=int(port))
 
     def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+        return f"{UNIX}{self.path}" if self.path else f"{self.host}:{self.port}"
 
     def listen(self, *, everywhere: bool = False) -> socket.socket:
         """Returns a non-blocking socket that listens here.
@@ -53,24 +54,13 @@ class Address:
             everywhere: TCP only: listen on all interfaces instead of on `host`'s.
 
         Raises:
-            WrongInput: when the port or name is taken or not ours.
+            WrongInput: when the port or name is taken, not ours, or unknown.
         """
-        if self.path:
-            server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            target: object = self._unix_name()
-        else:
-            host = "" if everywhere else self.host
-            family, _, _, _, target = socket.getaddrinfo(
-                host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            server = socket.socket(family, socket.SOCK_STREAM)
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind(target)  # type: ignore[arg-type]
+            server = self._listening(everywhere)
         except OSError as error:
-            server.close()
-            raise WrongInput(f"cannot listen on {self}: {error.strerror}; choose another address or port") from None
-        server.listen(1024)
+            reason = error.strerror or error
+            raise WrongInput(f"cannot listen on {self}: {reason}; choose another address or port") from None
         server.setblocking(False)
         return server
 
@@ -93,6 +83,23 @@ class Address:
             client.close()
             raise
         return tune(client)
+
+    def _listening(self, everywhere: bool) -> socket.socket:
+        family, target = socket.AF_UNIX, self._unix_name()
+        if not self.path:
+            host = None if everywhere else self.host
+            found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            family, target = found[0], found[4]  # type: ignore[assignment]
+        server = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if not self.path:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(target)
+            server.listen(1024)
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _unix_name(self) -> str:
         return "\0" + self.path[1:] if self.path.startswith("@") else self.path

@@ -12,6 +12,7 @@ travel with every step, have fixed structures. No length is believed before it i
 from __future__ import annotations
 
 import json
+import math
 import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ VERSION = 1
 HEADER = struct.Struct("<2sBBIQ")
 META_LIMIT = 16 << 20
 """Bytes of meta that an authenticated peer may send (the layout of a large model is JSON)."""
+UNPROVEN_META = 512
+"""Bytes of meta, without payload, that a peer may send before it has proven the token."""
 
 
 class Kind(IntEnum):
@@ -91,12 +94,21 @@ def unpack_json(meta: bytes | bytearray) -> dict[str, Any]:
         ProtocolError: when it is none.
     """
     try:
-        values = json.loads(meta)
+        values = json.loads(meta, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise ProtocolError("a frame's meta is not JSON") from None
     if not isinstance(values, dict):
         raise ProtocolError("a frame's meta is not a JSON object")
     return values
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)  # NaN and infinities are no JSON, and nothing that is told on could be packed again
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_constant(text)
 
 
 class Push(NamedTuple):

@@ -7,6 +7,7 @@ import heapq
 import itertools
 import os
 import selectors
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -60,17 +61,30 @@ class Loop:
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes the loop too
             os.write(self._wake_write, b"x")
 
+    def start_thread(self, work: Callable[[], None]) -> None:
+        """Runs `work`, which may block, in a thread that does not outlive the process."""
+        threading.Thread(target=work, daemon=True).start()
+
     def run(self) -> None:
         """Blocks and runs callbacks until `stop`."""
         self._running = True
         while self._running:
-            for key, events in self._selector.select(self._pause()):
-                key.data(events)
-            while self._timers and self._timers[0][0] <= self.now():
-                heapq.heappop(self._timers)[2]()
+            self.turn(self._pause())
+
+    def turn(self, timeout: float | None) -> None:
+        """Runs the callbacks of what is ready and due.
+
+        Args:
+            timeout: seconds to wait for something to be ready; None: without limit.
+        """
+        for key, events in self._selector.select(timeout):
+            key.data(events)
+        due = self.now()
+        while self._timers and self._timers[0][0] <= due:
+            heapq.heappop(self._timers)[2]()
 
     def stop(self) -> None:
-        """Makes `run` return after the callback that calls this."""
+        """Makes `run` return once the callbacks that are ready now have run."""
         self._running = False
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from tfleet.wire.address import tune
 from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
+    UNPROVEN_META,
     Header,
     Kind,
     ProtocolError,
@@ -29,9 +30,8 @@ SILENT_SECONDS = 5.0
 """A connection that has not proven the token after so many seconds is closed."""
 SILENT_LIMIT = 256
 """So many unproven connections at once; one more closes the oldest."""
-UNPROVEN_META = 256
 BACKLOG_LIMIT = 64
-"""Frames that may wait for one slow reader before it counts as gone."""
+"""Buffers (up to three a frame) that may wait for one slow reader before it counts as gone."""
 NOTHING = memoryview(b"")
 
 
@@ -102,17 +102,17 @@ class Connection:
             return
         self._queue.extend(parts)
         if len(self._queue) > BACKLOG_LIMIT:
-            self.close()
-            return
-        self._watch()
+            self._close_soon()
+        else:
+            self._watch()
 
     def result(self, values: dict[str, Any], *payload: memoryview) -> None:
         """Answers a CALL."""
         self.send(Kind.RESULT, pack_json(values), *payload)
 
-    def error(self, message: str, exit_code: int = ExitCode.FAILED) -> None:
-        """Answers a CALL with an error for the peer to raise."""
-        self.send(Kind.ERROR, pack_json({"message": message, "exit_code": int(exit_code)}))
+    def error(self, message: str, exit_code: int = ExitCode.FAILED, **values: Any) -> None:
+        """Answers a CALL with an error for the peer to raise; `values` go along."""
+        self.send(Kind.ERROR, pack_json({"message": message, "exit_code": int(exit_code), **values}))
 
     def retry(self) -> None:
         """Asks the handler again about the frame that `admit` left waiting."""
@@ -151,20 +151,28 @@ class Connection:
         except ProtocolError as error:
             self.error(str(error), ExitCode.WRONG_INPUT)
             self.close()
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self.close()
 
     def _read(self) -> None:
-        while not self.closed and not self._paused:
+        # At most one frame at a time, so that a peer that never stops sending does not keep the others waiting.
+        while self._receive():
+            self._advance()
+            if self.closed or self._paused or self._header is None:
+                return
+
+    def _receive(self) -> bool:
+        try:
             while self._target:
                 count = self._sock.recv_into(self._target)
                 if not count:
                     self.close()
-                    return
+                    return False
                 self._target = self._target[count:]
-            self._advance()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            self.close()
+            return False
+        return True
 
     def _advance(self) -> None:
         if self._header is None:
@@ -214,9 +222,12 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            # Closing here would run the handler in the middle of whatever it is doing now.
-            self._loop.call_later(0, self.close)
+            self._close_soon()
         return parts
+
+    def _close_soon(self) -> None:
+        # Closing at once would run the handler in the middle of whatever it is doing now.
+        self._loop.call_later(0, self.close)
 
     def _flush(self) -> None:
         left = self._send_now(list(self._queue))
