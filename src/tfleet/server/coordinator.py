@@ -94,6 +94,9 @@ class Coordinator:
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         manifest, refused = store.newest() if resume else (None, [])
         self.notes += refused
+        self._unreadable = refused if manifest is None else []
+        if resume and manifest is None and not refused:
+            self.note("there is no commit to go on from: training begins anew")
         self.generation = replica.generation = store.generation() + 1
         store.store_generation(self.generation)
         self.starting = Starting(self, store, manifest, hosts)
@@ -122,7 +125,17 @@ class Coordinator:
         return self._replica.partition.state
 
     def adopt(self, plan: TrainingPlan, ledger: Ledger, manifest: Manifest | None) -> None:
-        """Takes the plan of the job, and where it goes on."""
+        """Takes the plan of the job, and where it goes on.
+
+        Raises:
+            WrongInput: when there are commits to go on from, but none can be read: what was learned is not thrown away.
+        """
+        if self._unreadable:
+            newest = self._unreadable[0].partition(";")[0]
+            raise WrongInput(
+                f"no commit of this run can be read ({newest}); "
+                "put the files of one back, or train anew with another --run-dir"
+            )
         self.plan, self.ledger = plan, ledger
         self.progress = Progress(self._run, plan.layout.metrics, self.clock)
         if manifest:
