@@ -16,9 +16,11 @@ import numpy as np
 from tfleet.checkpoint.disk import Disk
 from tfleet.checkpoint.store import Store
 from tfleet.server.coordinator import Coordinator
+from tfleet.server.history import History
 from tfleet.server.ledger import permutation
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.replica import PsReplica
+from tfleet.server.watch import Watch
 from tfleet.spec.errors import TfleetError, error_for
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import CHUNK, Layout, Variable, partition_bounds
@@ -119,6 +121,93 @@ class StepLoop:
             self.time = max(self.time, self._timers[0][0])
             heapq.heappop(self._timers)[2]()
         self.time = end
+
+
+class Own:
+    """The loop of one ps for one generation: what is left of it means nothing once that has ended."""
+
+    def __init__(self, shared, stop):
+        self.shared, self.stop = shared, stop
+        self.closed = self.killed = False
+        self.now = shared.now
+
+    def watch(self, sock, events, callback):
+        self.shared.watch(sock, events, callback)
+
+    def call_later(self, seconds, callback):
+        self.shared.call_later(seconds, lambda: self.closed or callback())
+
+    def call_every(self, seconds, callback):
+        def again():
+            if not self.closed:
+                callback()
+                self.shared.call_later(seconds, again)
+
+        self.shared.call_later(seconds, again)
+
+    def call_from_thread(self, callback):
+        self.shared.call_from_thread(lambda: self.closed or callback())
+
+    def start_thread(self, work):
+        self.shared.start_thread(lambda: self.killed or work())
+
+
+class Ps:
+    """The process of one ps: a replica for each generation."""
+
+    def __init__(self, index, fleet, store):
+        self.index, self.fleet, self.store = index, fleet, store
+        self.dead = False
+        self.again()
+
+    def again(self):
+        """Begins a generation."""
+        self.connections = []
+        self.loop = Own(self.fleet.loop, self.fleet.stopped if self.index == 0 else lambda: None)
+        self.replica = PsReplica(self.index, self.loop, self.store)
+        self.link = None
+
+    def accept(self):
+        """Returns the other end of a new connection."""
+        if self.dead:
+            raise Lost
+        here, there = FakeSocket.pair()
+        self.connections.append(Connection(self.loop, here, self.replica, proven=True))
+        return there
+
+    def join(self):
+        """Joins ps 0, as it does at the start and after it was lost."""
+        self.link = there = self.fleet.processes[0].accept()
+        Line(there).send(Kind.CALL, pack_json({"call": "join", "role": "ps", "index": self.index}))
+        connection = self.replica.coordinator = Connection(self.loop, there, self.replica, proven=True)
+        self.connections.append(connection)
+        connection.on_close = lambda _: self.lost()
+        self.replica.on_over = lambda values: self.fleet.over.update({self.index: values})
+
+    def lost(self):
+        """Ps 0 is gone: ends this generation, and joins again soon."""
+        if not (self.dead or self.loop.closed):
+            self.end()
+            self.fleet.soon.append(self.rejoin)
+
+    def rejoin(self):
+        if not self.dead:
+            self.again()
+            try:
+                self.join()
+            except Lost:
+                self.fleet.soon.append(self.rejoin)
+
+    def end(self, killed=False):
+        """Ends a generation, or by SIGKILL the whole process with its threads."""
+        self.loop.closed, self.loop.killed = True, killed
+        self.replica.listener = None
+        for connection in self.connections:
+            connection.drop()
+
+    def kill(self):
+        self.dead = True
+        self.end(killed=True)
 
 
 class Pipe:
@@ -340,9 +429,13 @@ class Worker:
         while True:
             try:
                 return (yield from self._member())
-            except Rejoined:
+            except (Rejoined, Lost):
                 for line in self.lines:
                     line.sock.close()
+            self.pushing = False
+            if self.fleet.job.ending.over:
+                return "over"
+            yield None
 
     def _member(self):
         fleet, task = self.fleet, self.fleet.task_of(self)
@@ -370,7 +463,7 @@ class Worker:
             if not answer["initialise"]:
                 break
             for line, (low, high) in zip(self.lines, self.bounds, strict=True):
-                yield from self._call(line, "set", task.initial()[low:high].tobytes())
+                yield from self._call(line, "set", task.initial()[low:high].tobytes(), generation=self.generation)
             rest = np.concatenate([np.zeros(task.state), [3.0, 4.0]]).astype(np.float32)
             yield from self._call(first, "initialised", rest.tobytes())
         assert np.frombuffer(frozen, np.float32).tolist() == [3.0, 4.0]
@@ -528,33 +621,73 @@ class Fleet:
         self.disks = [MemoryDisk() for _ in range(self.spec.ps)]
         stores = [Store(self.run_dir.checkpoints, disk) for disk in self.disks]
         self.store = stores[0]
-        self.ps = [PsReplica(i, self.loop, store) for i, store in enumerate(stores)]
-        hosts = [f"unix:@ps-{i}" for i in range(self.spec.ps)]
-        clock = self.loop.now
-        self.job = Coordinator(self.spec, self.run_dir, self.loop, self.ps[0], self.store, hosts, resume, clock)
-        if watch:
-            from tfleet.server.watch import Watch
-
-            self.watch = Watch(self.job)
-        self.links = [self._link(i) for i in range(1, self.spec.ps)]
-        self.workers = []
+        self.soon = []
         self.over = {}
+        self.workers = []
+        self.earlier = []
+        self._watched = watch
+        self._ended = False
+        self.processes = [Ps(i, self, store) for i, store in enumerate(stores)]
+        self._lead(resume, {})
+        for process in self.processes[1:]:
+            process.join()
         self.task_of = task_of or (lambda worker: self.task)
         self.evaluate = evaluate or (lambda manifest: {})
 
-    def _link(self, index):
-        here, there = FakeSocket.pair()
-        Connection(self.loop, here, self.ps[0], proven=True)
-        Line(there).send(Kind.CALL, pack_json({"call": "join", "role": "ps", "index": index}))
-        self.ps[index].coordinator = Connection(self.loop, there, self.ps[index], proven=True)
-        self.ps[index].on_over = lambda values: self.over.update({index: values})
-        return there
+    @property
+    def ps(self):
+        return [process.replica for process in self.processes]
+
+    @property
+    def links(self):
+        return [process.link for process in self.processes[1:]]
+
+    def _lead(self, resume, status):
+        first = self.processes[0]
+        hosts = [f"unix:@ps-{i}" for i in range(self.spec.ps)]
+        history, clock = History.of(status), self.loop.now
+        self.job = Coordinator(
+            self.spec, self.run_dir, first.loop, first.replica, self.store, hosts, resume, clock, history
+        )
+        if self._watched:
+            self.watch = Watch(self.job)
+
+    def stopped(self):
+        """The loop of ps 0 was told to stop: the job is over, or its next generation begins."""
+        self._ended = self.job.rolled_back
+        self.loop.stopped = not self._ended
+
+    def next_generation(self, status=None):
+        """What ps 0 does when a ps was lost; also when it was itself started again, with the status that it finds."""
+        self._ended = False
+        self.close()
+        self.earlier.append(self.job)
+        first = self.processes[0]
+        if not first.dead:
+            status = self.job.status()
+            first.end()
+        first.dead = False
+        first.again()
+        self._lead(True, status)
+
+    def kill_ps(self, index):
+        """SIGKILL for a ps."""
+        if index == 0:
+            self._status = self.job.status()
+        self.processes[index].kill()
+
+    def start_ps(self, index):
+        """Its backend starts it again."""
+        process = self.processes[index]
+        if index == 0:
+            self.next_generation(self._status)
+        else:
+            process.dead = False
+            process.rejoin()
 
     def connect(self, index):
         """Returns a new connection to a ps, which sees it as proven."""
-        here, there = FakeSocket.pair()
-        Connection(self.loop, here, self.ps[index], proven=True)
-        return Line(there)
+        return Line(self.processes[index].accept())
 
     def start(self, index, role="worker"):
         """Starts a worker or the evaluator."""
@@ -585,10 +718,13 @@ class Fleet:
 
     def step(self, only_reads=False):
         """Lets one thing happen that can; returns False when only time could pass."""
+        if self._ended:
+            self.next_generation()
         choices = [(self._read, sock) for sock, (events, _) in self.loop.watched.items() if events and sock.readable]
         if not only_reads:
             choices += [(Worker.go_on, worker) for worker in self.workers if worker.ready]
             choices += [(self._finish_thread, work) for work in self.loop.threads]
+            choices += [(self._do_soon, work) for work in self.soon]
         if self.loop.calls:
             choices.append((StepLoop.run_calls, self.loop))
         if self.loop.due:
@@ -660,6 +796,10 @@ class Fleet:
         sock.allow = self.random.choice([16, 72, 1000, 1 << 30, 1 << 30, 1 << 30])
         callback(EVENT_READ)
 
+    def _do_soon(self, work):
+        self.soon.remove(work)
+        work()
+
     def _finish_thread(self, work):
         self.loop.threads.remove(work)
         work()
@@ -670,6 +810,14 @@ def acknowledged(ledger, batches):
     (epoch, batch), left = ledger["next"], {tuple(key) for key in ledger["open"]}
     every = [divmod(number, batches) for number in range(epoch * batches + batch)]
     return {e * batches + b for e, b in every if (e, b) not in left}
+
+
+def die_ps(fleet, index=None):
+    """Kills a ps, and has its backend start it again soon."""
+    index = fleet.random.randrange(fleet.spec.ps) if index is None else index
+    if not (fleet.processes[index].dead or fleet.job.ending.over):
+        fleet.kill_ps(index)
+        fleet.soon.append(lambda: fleet.start_ps(index))
 
 
 def die(fleet):

@@ -87,16 +87,6 @@ def test_ps_0_leaves_when_its_last_worker_has_left(tmp_path, ps):
         assert [row["state"] for row in fleet.job.members.describe()] == ["done"] * 3
 
 
-def test_a_ps_that_ends_fails_the_job(tmp_path):
-    with Fleet(tmp_path, TASK, ps=2, workers=2, steps=0) as fleet:
-        fleet.start_all()
-        fleet.run(until=lambda: fleet.job.step >= 5)
-        fleet.links[0].close()
-        fleet.run()
-        assert fleet.job.ending.over["exit_code"] == 1
-        assert fleet.job.ending.reason.startswith("ps 1 has ended")
-
-
 def test_a_ps_that_is_asked_to_end_has_the_job_interrupted(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=2, steps=0) as fleet:
         fleet.start_all()

@@ -120,7 +120,6 @@ def test_an_unknown_optimizer_ends_the_job_with_exit_2(tmp_path):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"role": "ps", "index": 1}, "ps 1 has joined already"),
         ({"role": "ps", "index": 2}, "ps 2 wants to join a job with 2 ps"),
         ({"role": "ps", "index": 0}, "ps 0 wants to join a job with 2 ps"),
         ({"role": "wroker", "index": 0}, "did you mean 'worker'?"),
@@ -132,6 +131,14 @@ def test_what_cannot_join_is_told_why(tmp_path, values, sentence):
         kind, answer = fleet.client("join", **values)
         assert (kind.name, answer["exit_code"]) == ("ERROR", 2)
         assert sentence in answer["message"]
+
+
+def test_a_ps_that_has_joined_already_may_try_again(tmp_path):
+    with Fleet(tmp_path, TASK, ps=2, workers=1) as fleet:
+        fleet.settle()
+        kind, answer = fleet.client("join", role="ps", index=1)
+        assert (kind.name, answer["exit_code"]) == ("ERROR", 1)
+        assert answer["message"].startswith("ps 1 has joined already")
 
 
 def test_nobody_joins_twice_by_one_connection(tmp_path):
@@ -149,9 +156,10 @@ def test_a_worker_that_joins_again_replaces_its_former_self(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=1, steps=STEPS) as fleet:
         fleet.start(0)
         fleet.run(until=lambda: fleet.job.step == 2)
+        fleet.workers[0].stopped = True  # as on a machine that is cut off: its connections stay open
         fleet.start(0)
         fleet.run()
-        assert [worker.ended for worker in fleet.workers] == ["lost", "over"]
+        assert fleet.workers[1].ended == "over"
         assert "worker 0 has joined again" in fleet.job.notes
         assert fleet.job.step == STEPS
 

@@ -18,6 +18,7 @@ from tfleet.spec.errors import WrongInput
 PANELS = {
     "workers": "Replicas",
     "ps": "Replicas",
+    "elastic": "Replicas",
     "strategy": "Replicas",
     "replicas_to_aggregate": "Replicas",
     "steps": "Training",

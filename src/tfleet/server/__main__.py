@@ -6,7 +6,9 @@ import argparse
 import sys
 import time
 
-from tfleet.server.process import Process, write_status
+from tfleet.server.first import FirstPs
+from tfleet.server.other import OtherPs
+from tfleet.server.process import write_status
 from tfleet.spec.errors import TfleetError
 from tfleet.spec.rundir import RunDir
 
@@ -20,7 +22,8 @@ def main() -> int:
     arguments = parser.parse_args()
     run = RunDir.at(arguments.run_dir)
     try:
-        return Process(arguments.index, run, arguments.resume).run()
+        process = OtherPs(arguments.index, run) if arguments.index else FirstPs(run, arguments.resume)
+        return process.run()
     except TfleetError as error:
         print(f"tfleet: {error}", file=sys.stderr, flush=True)
         if arguments.index == 0:

@@ -1,6 +1,8 @@
-"""What commands ask of a running job: to end."""
+"""What commands ask of a running job: to end, or to have more workers or fewer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.rundir import RunDir
@@ -10,6 +12,8 @@ from tfleet.wire.auth import read_token
 
 TIMEOUT = 5.0
 """Seconds that ps 0 has to answer."""
+PATIENCE = 3.0
+"""Seconds to find ps 0, which may just be being started again."""
 
 
 def request_end(run: RunDir, how: str, reason: str) -> None:
@@ -24,13 +28,27 @@ def request_end(run: RunDir, how: str, reason: str) -> None:
         WrongInput: when no job runs there.
         ConnectionLost: when ps 0 does not answer.
     """
+    _call(run, "end", how=how, reason=reason)
+
+
+def request_scale(run: RunDir, workers: int) -> None:
+    """Asks the coordinator of a running job for so many workers; returns when it has agreed, before they are there.
+
+    Raises:
+        WrongInput: when no job runs there, it is ending, or it may not have so many.
+        ConnectionLost: when ps 0 does not answer.
+    """
+    _call(run, "scale", workers=workers)
+
+
+def _call(run: RunDir, name: str, **values: Any) -> None:
     try:
         address = Address.parse(run.endpoint_file.read_text(encoding="utf-8").strip())
     except OSError:
         raise WrongInput(f"no job runs in {run.path}; start one with 'tfleet train'") from None
-    channel = client.connect(address, read_token(run.token_file), patience=0)
+    channel = client.connect(address, read_token(run.token_file), patience=PATIENCE)
     try:
         channel.set_timeout(TIMEOUT)
-        channel.call("end", how=how, reason=reason)
+        channel.call(name, **values)
     finally:
         channel.close()

@@ -15,6 +15,7 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
+from tfleet.server.history import History
 from tfleet.server.ledger import Ledger
 from tfleet.server.links import Links
 from tfleet.server.members import Member, Members
@@ -22,6 +23,7 @@ from tfleet.server.partition import Vector
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.progress import Progress
 from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
 from tfleet.server.sync_ledger import SyncLedger
@@ -44,10 +46,12 @@ class Coordinator:
         plan: None until the first worker has described the task.
         ledger: likewise.
         progress: likewise.
+        history: what earlier generations left.
+        rolled_back: whether this generation is over because a ps was lost; the next goes on from the last commit.
         notes: what the user should be told once.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
-        training_elapsed: seconds from the first lease to the last step.
+        training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
         clock: wall-clock time in Unix seconds.
     """
 
@@ -61,6 +65,7 @@ class Coordinator:
         hosts: list[str],
         resume: bool,
         clock: Callable[[], float],
+        history: History | None = None,
     ) -> None:
         """Takes up a generation of the job.
 
@@ -73,6 +78,7 @@ class Coordinator:
             hosts: addresses of all ps, by index.
             resume: go on from the newest commit.
             clock: wall-clock time in Unix seconds.
+            history: what earlier generations left.
         """
         self.spec = spec
         self.loop = loop
@@ -80,35 +86,41 @@ class Coordinator:
         self.plan: TrainingPlan | None = None
         self.ledger: Ledger | None = None
         self.progress: Progress | None = None
-        self.notes: list[str] = []
-        self.partial_updates = 0
+        self.history = history or History()
+        self.rolled_back = False
+        self.notes = list(self.history.notes)
+        self.partial_updates = self.history.partial_updates
+        self.undone = self.history.undone
         self.clock = clock
-        self.started = clock()
+        self.started = self.history.started or clock()
         self.training_started: float | None = None
-        self.training_elapsed = 0.0
+        self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
         self.members = Members()
         self.links = Links(replica, spec.ps)
         self._run = run
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
+        # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
+        self.generation = replica.generation = store.generation() + 1
+        store.store_generation(self.generation)
         manifest, refused = store.newest() if resume else (None, [])
         self.notes += refused
         self._unreadable = refused if manifest is None else []
         if resume and manifest is None and not refused:
             self.note("there is no commit to go on from: training begins anew")
-        self.generation = replica.generation = store.generation() + 1
-        store.store_generation(self.generation)
         self.starting = Starting(self, store, manifest, hosts)
         self.checkpointing = Checkpointing(self, store)
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
+        self.scaling = Scaling(self)
         self._calls: Calls = {
             "beat": self._beat,
             "leave": self._leave,
             **self.starting.calls,
             **self.evaluating.calls,
             **self.ending.calls,
+            **self.scaling.calls,
         }
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
@@ -142,6 +154,7 @@ class Coordinator:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
             self.checkpointing.commits.last = {k: getattr(manifest, k) for k in ("number", "step", "time")}
+            self.undone += max(0, self.history.step - manifest.step)
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 
     def begin_training(self) -> None:
@@ -149,6 +162,7 @@ class Coordinator:
         if self.phase == "starting":
             self.phase = "training"
             self.checkpointing.begin()
+            self.ending.begin()
             self.finish_if_done()
 
     def finish_if_done(self) -> None:
@@ -159,7 +173,7 @@ class Coordinator:
             return
         self.phase = "finalising"
         if self.training_started is not None and self.progress:
-            self.training_elapsed = self.clock() - self.training_started
+            self.training_elapsed += self.clock() - self.training_started
             self.progress.training_ended(self.training_elapsed)
         self.ending.finish()
 
@@ -220,12 +234,23 @@ class Coordinator:
                 over = self.ending.over
                 why = "" if over else f"{member.role} {member.index} is lost: its connection was closed"
                 self.remove(member, "done" if over else "lost", why)
-        elif (index := self.links.index_of(connection)) is not None and not self.ending.over:
-            self.ending.fail(f"ps {index} has ended; the last commit is kept: go on from it with --resume")
+        elif (index := self.links.index_of(connection)) is not None:
+            self.roll_back(f"ps {index} is lost: its connection was closed")
 
     def answered(self, connection: Connection, values: Values, error: bool) -> None:
         """Hands the answer of a ps to whoever asked."""
         self.links.answered(connection, values, error)
+
+    def roll_back(self, why: str) -> None:
+        """Ends this generation: a ps is lost, and what it held; the second time nothing happens."""
+        if self.ending.over or self.rolled_back:
+            return
+        self.note(f"{why}; everybody goes back to the last commit")
+        if self.ending.wish == "interrupted":  # whoever interrupts does not wait for the ps to come back
+            self.ending.give_up()
+            return
+        self.rolled_back = True
+        self.loop.stop()
 
     # Leases and orders.
 
@@ -238,12 +263,13 @@ class Coordinator:
                 self._serve(member, connection, push, pulled=pulled)
 
     def _serve(self, member: Member, connection: Connection, push: Push, *, pulled: bool) -> None:
-        order = self._order(member) if push.want else Order.NONE
+        order = self._order(member) if push.want and not member.draining else Order.NONE
         leases: list[Lease] = []
         may_lease = self.phase == "training" and not self.checkpointing.blocked
+        want = 0 if member.draining else push.want
         if self.ledger and order is Order.NONE and may_lease:
-            leases = self.ledger.lease(member.number, push.want, self.loop.now())
-        if not leases and order is Order.NONE and push.want and not push.held:
+            leases = self.ledger.lease(member.number, want, self.loop.now())
+        if not leases and order is Order.NONE and want and not push.held:
             self._parked[member.number] = (connection, push, pulled)
             return
         if leases and self.training_started is None:
@@ -269,6 +295,9 @@ class Coordinator:
         member = self.members.living.get(int(call.values["member"]))
         if member:
             member.seen = self.loop.now()
+            if call.values.get("draining") and not member.draining:
+                member.draining = True
+                self.serve_parked()
         first = min(self.members.workers, key=lambda worker: worker.number, default=None)
         known, summaries = member is not None, member is not None and member is first
         over = self.ending.over or {}
@@ -302,6 +331,7 @@ class Coordinator:
     def _release(self, member: Member) -> None:
         if self.ledger:
             self.ledger.give_back(member.number)
+            self.ending.given_back()
         for part in (self.starting, self.evaluating, self.ending):
             part.release(member)
         self.serve_parked()

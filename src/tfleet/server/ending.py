@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfleet.server.calls import Call, Calls
@@ -26,11 +27,16 @@ class Ending:
         reason: one sentence for the user, or empty.
         export: folder of the exported version, or empty.
         metrics: held-out metrics of the exported model.
+        wish: the phase that the job is to end in before its last step: stopped, interrupted, or done (stopped early);
+            or empty.
+        on_over: called once the job is over, before anybody is told.
     """
 
     def __init__(self, job: Coordinator) -> None:
         self.over: dict[str, Any] | None = None
-        self.reason = ""
+        self.reason = job.history.reason
+        self.wish = job.history.ending
+        self.on_over: Callable[[], None] = lambda: None
         self.export = ""
         self.metrics: dict[str, float] = {}
         self.calls: Calls = {
@@ -41,9 +47,10 @@ class Ending:
             "outcome": self._outcome,
         }
         self._job = job
-        self._wish = ""
         self._committed = False
         self._finaliser: Member | None = None
+        if self.wish == "interrupted":
+            job.loop.call_later(0, self.give_up)
 
     def lease(self, member: Member) -> bool:
         """Gives the finalisation lease to a worker once the final commit is made."""
@@ -70,10 +77,12 @@ class Ending:
     def stop(self, phase: str) -> None:
         """Lets leased batches be finished, commits, and ends the job in this phase."""
         job = self._job
-        if self._wish != "interrupted":  # who interrupts waits for no evaluation or export
-            self._wish = phase
+        if self.wish != "interrupted":  # who interrupts waits for no evaluation or export
+            self.wish = phase
         if phase == "interrupted":
-            job.loop.call_later(INTERRUPT_GRACE, self._give_up)
+            job.loop.call_later(INTERRUPT_GRACE, self.give_up)
+        if job.phase == "starting" and job.history.rollbacks and phase != "interrupted":
+            return  # there are steps to evaluate and export, once the ps that was lost is back: see `begin`
         if job.phase == "starting" or job.ledger is None:
             code = ExitCode.INTERRUPTED if phase == "interrupted" else ExitCode.DONE
             self.end(phase, code, self.reason or "the job was ended before its first step")
@@ -82,7 +91,19 @@ class Ending:
             job.finish_if_done()
             job.serve_parked()
         elif phase == "interrupted" and self._committed:
-            self._give_up()
+            self.give_up()
+
+    def begin(self) -> None:
+        """Training begins: it ends at once where the generation before was asked to end."""
+        if self.wish and self._job.ledger:
+            self._job.ledger.cap()
+
+    def given_back(self) -> None:
+        """Batches were given back: a job that is about to end does not wait for another worker to do them."""
+        job = self._job
+        if self.wish and job.phase == "training" and job.ledger:
+            job.ledger.cap()
+            job.finish_if_done()
 
     def finish(self) -> None:
         """Training is over: makes the final commit, then has one worker finalise."""
@@ -99,12 +120,13 @@ class Ending:
 
     def end(self, phase: str, exit_code: int, reason: str) -> None:
         """The job is over; the second time nothing happens."""
-        if self.over:
-            return
         job = self._job
+        if self.over or job.rolled_back:
+            return
         job.phase, self.reason = phase, reason
         self.over = {"phase": phase, "exit_code": int(exit_code), "reason": reason}
         print(f"tfleet: {phase}{': ' + reason if reason else ''}", flush=True)
+        self.on_over()
         job.serve_parked()
         job.evaluating.answer()
         job.starting.end()
@@ -119,12 +141,13 @@ class Ending:
     def _final_commit(self, number: int) -> None:
         self._committed = True
         self._job.evaluating.committed(number, evaluate=False)
-        if self._wish == "interrupted":
-            self._give_up()
+        if self.wish == "interrupted":
+            self.give_up()
         else:
             self._job.serve_parked()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Ends an interrupted job with what is committed."""
         self.end("interrupted", ExitCode.INTERRUPTED, self.reason)
 
     def _asked(self, call: Call) -> None:
@@ -136,8 +159,8 @@ class Ending:
 
     def _failed(self, call: Call) -> None:
         message, code = str(call.values["message"]), int(call.values["exit_code"])
+        self.fail(message, code)  # before the answer: whoever fails ends then, and the reason must be known by then
         call.reply({})
-        self.fail(message, code)
 
     def _finalise(self, call: Call) -> None:
         self._check_holder(call)
@@ -150,7 +173,7 @@ class Ending:
         self.export = str(call.values["export"])
         self.metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
         call.reply({})
-        self.end(self._wish or "done", ExitCode.DONE, self.reason)
+        self.end(self.wish or "done", ExitCode.DONE, self.reason)
 
     def _check_holder(self, call: Call) -> None:
         if call.caller is not self._finaliser:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfleet.server.replica import PsReplica
-from tfleet.spec.errors import WrongInput
+from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.wire.frames import Kind, pack_json
 from tfleet.wire.server import Connection
 
@@ -22,10 +22,14 @@ class Links:
     Args:
         own: the replica of ps 0.
         count: number of ps.
+
+    Attributes:
+        restarts: how often each ps that has joined was started again.
     """
 
     def __init__(self, own: PsReplica, count: int) -> None:
         self.count = count
+        self.restarts = {0: own.restarts}
         self._own = own
         self._peers: dict[int, Connection] = {}
         self._pending: dict[int, tuple[Connection, Callable[[Values], None]]] = {}
@@ -45,21 +49,34 @@ class Links:
         """Whether this ps is connected now."""
         return index == 0 or (index in self._peers and not self._peers[index].closed)
 
-    def add(self, index: int, connection: Connection) -> None:
+    def add(self, index: int, connection: Connection, restarts: int) -> None:
         """Remembers the connection that a ps has made.
 
         Raises:
-            WrongInput: when the job has no such ps, or has it already.
+            WrongInput: when the job has no such ps.
+            JobFailed: when the job has it already, or thinks so: it may be tried again.
         """
         if not 0 < index < self.count:
             raise WrongInput(f"ps {index} wants to join a job with {self.count} ps; correct PS_HOSTS or POD_NAME")
         if self.has(index):
-            raise WrongInput(f"ps {index} has joined already; start each ps once")
+            raise JobFailed(f"ps {index} has joined already, and is not known to be dead; start each ps once")
         self._peers[index] = connection
+        self.restarts[index] = restarts
 
     def index_of(self, connection: Connection) -> int | None:
         """Returns the number of the ps behind a connection, or None."""
         return next((i for i, peer in self._peers.items() if peer is connection), None)
+
+    def describe(self) -> list[Values]:
+        """Returns a row of the status for each ps."""
+        return [
+            {
+                "index": index,
+                "state": "joined" if self.has(index) else "missing",
+                "restarts": self.restarts.get(index, 0),
+            }
+            for index in range(self.count)
+        ]
 
     def ask(self, index: int, name: str, values: Values, reply: Callable[[Values], None]) -> None:
         """Calls one ps; `reply` gets the result, with a key `error` when it failed."""

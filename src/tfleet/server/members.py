@@ -22,6 +22,8 @@ class Member:
         seen: when it was last heard of, in the loop's time.
         state: joined, working, done or lost.
         steps: pushes taken from it.
+        restarts: how often its backend had started it again when it joined.
+        draining: whether it leaves after the batch at hand: it gets no more.
     """
 
     number: int
@@ -31,6 +33,8 @@ class Member:
     seen: float
     state: str = "joined"
     steps: int = 0
+    restarts: int = 0
+    draining: bool = False
     rate: Rate = field(default_factory=Rate)
     steps_per_second: float = 0.0
 
@@ -42,6 +46,7 @@ class Member:
             "state": self.state,
             "steps": self.steps,
             "steps_per_second": round(self.steps_per_second, 1),
+            "restarts": self.restarts,
         }
 
 
@@ -53,9 +58,9 @@ class Members:
         self.living: dict[int, Member] = {}
         self._gone: dict[tuple[str, int], Member] = {}
 
-    def join(self, role: str, index: int, connection: Connection, now: float) -> Member:
+    def join(self, role: str, index: int, connection: Connection, now: float, restarts: int = 0) -> Member:
         """Adds a replica; one that was here before is a new member."""
-        member = Member(next(self._numbers), role, index, connection, now)
+        member = Member(next(self._numbers), role, index, connection, now, restarts=restarts)
         self.living[member.number] = member
         self._gone.pop((role, index), None)
         connection.owner = member

@@ -71,10 +71,14 @@ class PsReplica(Handler):
         generation: of the job; frames of an older one are refused.
         partition: None until the coordinator has told what this ps holds.
         coordinator: the connection to it; None in ps 0, which holds it.
+        restarts: how often the backend has started this ps again.
+        heard: when the coordinator was last heard of, in the loop's time.
     """
 
-    def __init__(self, index: int, loop: Loop, store: Store) -> None:
+    def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
         self.index = index
+        self.restarts = restarts
+        self.heard = loop.now()
         self.generation = 0
         self.partition: Partition | None = None
         self.listener: Listener | None = None
@@ -182,7 +186,8 @@ class PsReplica(Handler):
         self.on_over(values)
 
     def ping(self, _values: dict[str, Any], reply: Reply) -> None:
-        """Shows that this ps is alive."""
+        """Shows that this ps is alive, and that the coordinator is."""
+        self.heard = self._loop.now()
         reply({})
 
     # What workers ask of a partition.
@@ -196,8 +201,9 @@ class PsReplica(Handler):
         reply({})
 
     def set(self, values: dict[str, Any], payload: memoryview, reply: Reply) -> None:
-        """Takes initial parameters: this partition's slice; refused from a fenced member, and after the first cut."""
-        if self.partition is None or not self._initial or values.get("member") in self._fenced:
+        """Takes initial parameters: this partition's slice; refused from who is out, and after the first cut."""
+        stale = values.get("generation") != self.generation or values.get("member") in self._fenced
+        if self.partition is None or not self._initial or stale:
             raise ProtocolError("initial parameters are not expected now")
         if payload.nbytes != self.partition.parameters.nbytes:
             raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.size}")

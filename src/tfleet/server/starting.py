@@ -53,6 +53,7 @@ class Starting:
         self._initialiser: Member | None = None
         self._initialised_by_now = False
         self._begun = False
+        self._started: set[int] = set()
 
     def release(self, member: Member) -> None:
         """Takes the initialisation lease back from a member that is gone."""
@@ -77,7 +78,7 @@ class Starting:
         job = self._job
         role, index = str(call.values["role"]), int(call.values["index"])
         if role == "ps":
-            job.links.add(index, call.connection)
+            job.links.add(index, call.connection, int(call.values.get("restarts", 0)))
             call.reply({"generation": job.generation})
         elif role not in ("worker", "evaluator"):
             raise WrongInput(f"a {role} cannot join a job{nearest(role, _ROLES)}; the roles are {', '.join(_ROLES)}")
@@ -95,7 +96,8 @@ class Starting:
         old = job.members.find(role, index)
         if old:
             job.remove(old, "lost", f"{role} {index} has joined again")
-        member = job.members.join(role, index, call.connection, job.loop.now())
+        restarts = int(call.values.get("restarts", 0))
+        member = job.members.join(role, index, call.connection, job.loop.now(), restarts)
 
         def welcome() -> None:
             member.seen = job.loop.now()
@@ -178,7 +180,8 @@ class Starting:
         elif self._job.phase != "starting":
             for member, connection in self._waiting:
                 member.state = "working"
-                resumed = self._manifest.step if self._manifest else -1
+                resumed = self._manifest.step if self._manifest and member.index not in self._started else -1
+                self._started.add(member.index)
                 connection.result({"initialise": False, "resumed": resumed}, self.frozen.data)
             self._waiting = []
         elif self.prepared and self._waiting and self._initialiser is None:

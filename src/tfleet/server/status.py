@@ -20,7 +20,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
     left = (total - job.step) / rate if job.phase == "training" and total and rate else None
     elapsed = job.training_elapsed
     if job.phase == "training" and job.training_started is not None:
-        elapsed = now - job.training_started
+        elapsed += now - job.training_started
     over = job.ending.over or {}
     evaluation = job.evaluating.evaluations.last
     if job.ending.metrics and evaluation:
@@ -50,6 +50,12 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "export": job.ending.export,
         "notes": job.notes[-20:],
         "generation": job.generation,
+        "ps": job.links.describe(),
+        "workers_wanted": job.scaling.wanted,
+        "rollbacks": job.history.rollbacks,
+        "steps_undone": job.undone,
+        "ending": job.ending.wish,
+        "ending_reason": job.ending.reason,
         "elapsed": round(now - job.started, 3),
         "training_elapsed": round(elapsed, 6),
         "started": job.started,

@@ -8,6 +8,11 @@ TICK = 0.25
 PING_EVERY = 2.0
 
 
+def silence(peer_timeout: float) -> float:
+    """Returns after how many seconds without a ping, or an answer to one, the other end counts as lost."""
+    return max(peer_timeout, 2 * PING_EVERY)
+
+
 class Watch:
     """Looks after the members of a job, a few times a second.
 
@@ -32,15 +37,15 @@ class Watch:
         if job.progress:
             job.progress.tick(now, job.step)
         self._check_workers(now)
+        if now >= self._next_ping:
+            self._next_ping = now + PING_EVERY
+            self._ping(now)
         if not job.links.complete:
             self._check_missing(now)  # until then members wait for an answer, and send nothing
             return
         for member in job.members.silent(now, job.spec.peer_timeout):
             seconds = job.spec.peer_timeout
             job.remove(member, "lost", f"{member.role} {member.index} is dropped: silent for more than {seconds:g} s")
-        if now >= self._next_ping:
-            self._next_ping = now + PING_EVERY
-            self._ping(now)
 
     def _check_missing(self, now: float) -> None:
         job = self._job
@@ -63,12 +68,9 @@ class Watch:
 
     def _ping(self, now: float) -> None:
         job = self._job
-        for index in range(1, job.spec.ps):
-            if now - self._answered.setdefault(index, now) > max(job.spec.peer_timeout, 2 * PING_EVERY):
-                job.ending.fail(
-                    f"ps {index} is silent for more than {job.spec.peer_timeout:g} s; "
-                    "the last commit is kept: go on from it with --resume"
-                )
+        for index in set(range(1, job.spec.ps)) - set(job.links.missing):
+            if now - self._answered.setdefault(index, now) > silence(job.spec.peer_timeout):
+                job.roll_back(f"ps {index} is lost: silent for more than {job.spec.peer_timeout:g} s")
                 return
             job.links.ask(index, "ping", {}, lambda _, index=index: self._pong(index))  # type: ignore[misc]
 

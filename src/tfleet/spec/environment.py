@@ -23,7 +23,10 @@ TOKEN_FILE = "TFLEET_TOKEN_FILE"
 LIFELINE_FD = "TFLEET_LIFELINE_FD"
 """Names the descriptor that reads end-of-file once the launcher has died (see `tfleet.spec.lifeline`)."""
 
-VARIABLES = (JOB_NAME, POD_NAME, PS_HOSTS, WORKER_HOSTS, TF_CONFIG, TOKEN_FILE, LIFELINE_FD)
+RESTARTS = "TFLEET_RESTARTS"
+"""Tells a replica how often it was started again, for the status; not set: never, or not known."""
+
+VARIABLES = (JOB_NAME, POD_NAME, PS_HOSTS, WORKER_HOSTS, TF_CONFIG, TOKEN_FILE, LIFELINE_FD, RESTARTS)
 """Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
 
 ROLES = ("ps", "worker", "evaluator", "chief")
@@ -106,6 +109,18 @@ class ReplicaEnvironment:
                 f"{POD_NAME} names {self.role} {self.index}, but {variable} lists {count} of that role; "
                 f"correct {POD_NAME} or add its address to {variable}"
             )
+
+
+def restarts_of(environ: Mapping[str, str]) -> int:
+    """Returns how often this replica was started again, as far as its backend tells.
+
+    Raises:
+        WrongInput: when the variable holds no number.
+    """
+    text = environ.get(RESTARTS, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise WrongInput(f"{RESTARTS} is {text!r}, which is no count; unset it, only a launcher sets it")
+    return int(text)
 
 
 def is_address(text: str) -> bool:

@@ -32,6 +32,13 @@ class CheckpointSpec(_Section):
     keep: int = Field(3, ge=1, description="How many of the newest commits are kept.")
 
 
+class ElasticSpec(_Section):
+    """How many workers the job may have while it runs."""
+
+    min: int = Field(1, ge=1, description="The job goes on while so many workers live or are being started again.")
+    max: int = Field(64, ge=1, le=1024, description="The most workers that tfleet scale may ask for.")
+
+
 class EvaluationSpec(_Section):
     """When the model is evaluated on the held-out data, by whom, and what follows from it."""
 
@@ -101,6 +108,8 @@ class JobSpec(_Section):
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
     peer_timeout: float = Field(20.0, ge=1, description="Seconds of silence after which a replica counts as lost.")
+    restarts: int = Field(3, ge=0, description="How often each replica is started again in place after it died.")
+    elastic: ElasticSpec = Field(default_factory=ElasticSpec, description="Workers that come and go.")
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="Commits.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
     summary: SummarySpec = Field(default_factory=SummarySpec, description="TensorBoard summaries.")
@@ -121,6 +130,11 @@ class JobSpec(_Section):
             raise ValueError(
                 "evaluation.keep_best and evaluation.stop_metric need evaluations while training: "
                 "give evaluation.every_steps (--eval-every) or an evaluator too"
+            )
+        if self.elastic.min > self.workers:
+            raise ValueError(
+                f"workers={self.workers} is less than elastic.min={self.elastic.min}: "
+                "start more workers, or lower elastic.min"
             )
         if self.replicas_to_aggregate and self.strategy != "sync":
             raise ValueError("replicas_to_aggregate does nothing with strategy async: leave it out or use sync")

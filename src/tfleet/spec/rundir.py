@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from tfleet.spec.errors import WrongInput
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
+
+OVER = ("done", "stopped", "failed", "interrupted")
+"""The phases in which a job is over."""
 
 ROOM = 1 << 20
 """Bytes that must be free where a job is to start: about what the logs and the first commit of a small model take."""
@@ -194,6 +198,19 @@ class RunDir:
             values: dict[str, Any] = json.loads(self.status_file.read_text(encoding="utf-8"))
             return values
         return {}
+
+
+def outcome_of(status: Mapping[str, Any], generation: int) -> int | None:
+    """Returns the exit code of a job that is over, by its status, or None.
+
+    Args:
+        status: the last one.
+        generation: which the asking replica has taken part in; the status of an earlier one says nothing about it.
+    """
+    if status.get("phase") not in OVER or int(status.get("generation", 0)) < generation:
+        return None
+    code = status.get("exit_code")
+    return 1 if code is None else int(code)
 
 
 def write_atomically(path: Path, text: str) -> None:

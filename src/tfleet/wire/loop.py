@@ -27,6 +27,8 @@ class Loop:
         self._order = itertools.count()
         self._calls: deque[Callable[[], None]] = deque()
         self._running = False
+        self._open = threading.RLock()  # signal handlers may interrupt whoever holds it
+        self._closed = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -56,10 +58,14 @@ class Loop:
         self.call_later(seconds, again)
 
     def call_from_thread(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` soon in the loop's thread; safe from any thread and from signal handlers."""
+        """Calls `callback` soon in the loop's thread; safe from any thread and from signal handlers.
+
+        After `close` nothing happens: a thread may outlive the loop that it was started by.
+        """
         self._calls.append(callback)
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes the loop too
-            os.write(self._wake_write, b"x")
+        with self._open, contextlib.suppress(BlockingIOError):  # a full pipe wakes the loop too
+            if not self._closed:
+                os.write(self._wake_write, b"x")
 
     def start_thread(self, work: Callable[[], None]) -> None:
         """Runs `work`, which may block, in a thread that does not outlive the process."""
@@ -89,9 +95,11 @@ class Loop:
 
     def close(self) -> None:
         """Frees what the loop holds."""
-        self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._open:
+            self._closed = True
+            self._selector.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _pause(self) -> float | None:
         return max(0.0, self._timers[0][0] - self.now()) if self._timers else None

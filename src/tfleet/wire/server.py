@@ -135,6 +135,14 @@ class Connection:
         if self.proven:
             self._handler.closed(self, self._payload)
 
+    def drop(self) -> None:
+        """Closes the connection and tells nobody."""
+        if not self.closed:
+            self.closed = True
+            self._loop.watch(self._sock, 0, self._ready)
+            with contextlib.suppress(OSError):
+                self._sock.close()
+
     def _watch(self) -> None:
         events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)
         self._loop.watch(self._sock, events, self._ready)
@@ -245,6 +253,7 @@ class Server:
         self._token = token
         self._handler = handler
         self._unproven: dict[Connection, bytes] = {}
+        self._open: set[Connection] = set()
         loop.watch(listener, EVENT_READ, self._accept)
 
     @property
@@ -257,9 +266,18 @@ class Server:
         self._loop.watch(self._listener, 0, self._accept)
         self._listener.close()
 
+    def end(self) -> None:
+        """Accepts nothing more and drops every connection; the listening socket stays as it is, for another server."""
+        self._loop.watch(self._listener, 0, self._accept)
+        for connection in self._open:
+            connection.drop()
+        self._open.clear()
+
     def adopt(self, sock: socket.socket) -> Connection:
         """Takes a socket that was connected and authenticated elsewhere."""
-        return Connection(self._loop, sock, self._handler, proven=True)
+        connection = Connection(self._loop, sock, self._handler, proven=True)
+        self._open.add(connection)
+        return connection
 
     def _accept(self, _events: int) -> None:
         try:
@@ -271,12 +289,14 @@ class Server:
         connection = Connection(self._loop, tune(sock), self._handler, proven=False)
         connection.on_unproven = self._answered
         connection.on_close = self._forget
+        self._open.add(connection)
         self._unproven[connection] = nonce = auth.nonce()
         connection.send(Kind.CHALLENGE, nonce)
         self._loop.call_later(SILENT_SECONDS, lambda: self._expire(connection))
 
     def _forget(self, connection: Connection) -> None:
         self._unproven.pop(connection, None)
+        self._open.discard(connection)
 
     def _expire(self, connection: Connection) -> None:
         if connection in self._unproven:

@@ -24,6 +24,7 @@ class Exchange(ABC):
         parameters: float32 [N], overwritten by `pull` and `push`.
         state: float32 [S], likewise.
         step: the global step of these parameters, as far as ps 0 has told.
+        want: batches that are asked for with each push; 0: no more, this worker leaves.
     """
 
     def __init__(self, session: Session, layout: Layout, ps: int) -> None:
@@ -32,6 +33,7 @@ class Exchange(ABC):
         self.state: Float32s = memory[: layout.state_size]
         self.parameters: Float32s = memory[layout.state_size :]
         self.step = 0
+        self.want = 1
         self._session = session
         self._bounds = partition_bounds(layout.parameters, ps)
         self._sequence = 0
@@ -66,7 +68,7 @@ class Exchange(ABC):
 
     def _meta(self, rate: float, samples: int, epoch: int, batch: int, batches: int) -> bytes:
         who = (self._session.generation, self._session.member, self._sequence)
-        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=1, held=0))
+        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=self.want, held=0))
 
     def _send_others(self, meta: bytes, step: Step) -> None:
         gradient = step.gradient

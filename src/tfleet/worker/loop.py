@@ -55,19 +55,19 @@ class TrainingLoop:
             ConnectionLost: when a ps is gone.
         """
         take = self._exchange.pull()
-        while not self._draining.is_set():
-            if take.order is Order.OVER:
-                return int(self._session.outcome().get("exit_code", ExitCode.FAILED))
-            if take.order is Order.NONE:
+        while take.order is not Order.OVER:
+            if take.leases:
                 take = self._compute(take.leases[0])
                 continue
+            if self._draining.is_set():
+                self._session.first.call("leave", reason="")
+                return ExitCode.INTERRUPTED
             if take.order is Order.EVALUATE:
                 self._evaluate()
             elif take.order is Order.FINALISE:
                 self._finalise()
             take = self._exchange.pull()
-        self._session.first.call("leave", reason="")
-        return ExitCode.INTERRUPTED
+        return int(self._session.outcome().get("exit_code", ExitCode.FAILED))
 
     def _compute(self, lease: Lease) -> Take:
         built, exchange = self._built, self._exchange
@@ -75,6 +75,7 @@ class TrainingLoop:
         step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch)
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
+        exchange.want = 0 if self._draining.is_set() else 1
         rate = built.optimizer.learning_rate(exchange.step)
         self._recorder.step(exchange, step, batch, rate)
         return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches)

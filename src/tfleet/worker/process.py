@@ -12,21 +12,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment
+from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment, restarts_of
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import partition_bounds
 from tfleet.spec.lifeline import end_at_once, watch_lifeline
-from tfleet.spec.rundir import RunDir
+from tfleet.spec.rundir import RunDir, outcome_of
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
-from tfleet.worker.session import Rejoin, Session, ended, guarded
+from tfleet.worker.session import Rejoin, Session, guarded
 
 if TYPE_CHECKING:
     from tfleet.worker.built import Built
 
+AGAIN = 0.1
+"""Seconds between two tries to be a member."""
 LIFELINE_GRACE = 30.0
 """Seconds after the launcher's death in which this process must have ended by itself."""
+
+
+class Over(Exception):
+    """The job is over, as status.json tells: ps 0 could not."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
 
 
 class WorkerProcess:
@@ -47,33 +57,75 @@ class WorkerProcess:
         self._first = environment.ps_hosts[0]
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
         self._draining = threading.Event()
+        self._training = False
+        self._generation = 0
+        self._restarts = restarts_of(os.environ)
         self._built: Built | None = None
 
     def run(self) -> int:
         """Blocks until the job is over; returns the exit code."""
-        signal.signal(signal.SIGTERM, lambda *_: self._draining.set())
+        signal.signal(signal.SIGTERM, lambda *_: self._terminated())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         watch_lifeline(self._orphaned)
-        while True:
+        end = time.monotonic() + self._spec.join_timeout
+        try:
+            while True:
+                code = self._join(max(0.0, end - time.monotonic()))
+                if code is not None:
+                    return code
+                if not self._lost_at_once:
+                    end = time.monotonic() + self._spec.join_timeout
+                self._pause(AGAIN)
+        except Over as over:
+            return over.exit_code
+
+    def _join(self, patience: float) -> int | None:
+        """Is a member of the job once; returns the exit code, or None when it was lost and may join again."""
+        session: Session | None = None
+        self._lost_at_once = True
+        try:
             session = Session(
                 self._first,
                 self._token,
                 self._role,
                 self._index,
-                patience=self._spec.join_timeout,
+                patience=patience,
                 peer_timeout=self._spec.peer_timeout,
+                restarts=self._restarts,
+                draining=self._draining,
+                pause=self._pause,
             )
-            try:
-                return guarded(session, lambda session=session: self._take_part(session))  # type: ignore[misc]
-            except Rejoin:
-                code = None
-            except ConnectionLost as error:
-                code = ended(session, error)
-            finally:
+            self._generation, self._lost_at_once = session.generation, False
+            member = session
+            return guarded(member, lambda: self._take_part(member))
+        except (ConnectionLost, Rejoin) as error:
+            if self._draining.is_set():
+                return ExitCode.INTERRUPTED
+            if session is None and patience == 0:
+                raise
+            outcome = session.outcome() if session else {}
+            if "exit_code" in outcome:
+                return int(outcome["exit_code"])
+            why = str(error) or "it was out of the job"
+            print(f"tfleet: {self._role} {self._index} joins again: {why}", flush=True)
+            return None
+        finally:
+            self._training = False
+            if session:
                 session.close()
-            if code is not None:
-                return code
-            print(f"tfleet: {self._role} {self._index} was out of the job and joins again", flush=True)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits before the next try to join, unless ps 0 has ended the job and is not there to tell."""
+        code = outcome_of(self._run.status(), self._generation) if self._generation else None
+        if code is not None:
+            raise Over(code)
+        time.sleep(seconds)
+
+    def _terminated(self) -> None:
+        """Leaves after the batch at hand; at once where there is none."""
+        self._draining.set()
+        if not self._training:
+            os._exit(ExitCode.INTERRUPTED)
 
     def _take_part(self, session: Session) -> int:
         from tfleet.worker.keras_setup import set_up
@@ -96,6 +148,7 @@ class WorkerProcess:
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
         if resumed >= 0:
             recorder.purge(resumed + 1)
+        self._training = True
         try:
             return TrainingLoop(session, built, exchange, self._run, recorder, self._draining).run()
         finally:
@@ -110,7 +163,7 @@ class WorkerProcess:
             parameters, state, frozen = built.gradient.initial()
             bounds = partition_bounds(len(parameters), self._spec.ps)
             for channel, (low, high) in zip((session.first, *session.others), bounds, strict=True):
-                channel.call("set", parameters[low:high].data.cast("B"))
+                channel.call("set", parameters[low:high].data.cast("B"), generation=session.generation)
             session.first.call("initialised", np.concatenate([state, frozen]).data.cast("B"))
         frozen = np.frombuffer(payload, np.float32)
         own, state, _ = built.gradient.initial()

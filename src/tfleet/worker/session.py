@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from tfleet.spec.errors import ExitCode, JobFailed, TfleetError
+from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
@@ -37,7 +38,17 @@ class Session:
     """
 
     def __init__(
-        self, address: str, token: bytes, role: str, index: int, *, patience: float, peer_timeout: float
+        self,
+        address: str,
+        token: bytes,
+        role: str,
+        index: int,
+        *,
+        patience: float,
+        peer_timeout: float,
+        restarts: int = 0,
+        draining: threading.Event | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
 
@@ -48,14 +59,17 @@ class Session:
             index: of the replica.
             patience: seconds to keep trying.
             peer_timeout: seconds of silence after which ps 0 counts as lost.
+            restarts: how often this replica was started again.
+            draining: set when this worker shall leave after the batch at hand.
+            pause: waits so many seconds between two tries; may raise.
 
         Raises:
             ConnectionLost: when a ps does not answer.
         """
         self._address = Address.parse(address)
         self._token = token
-        self.first = client.connect(self._address, token, patience=patience)
-        joined, _ = self.first.call("join", role=role, index=index)
+        self.first = client.connect(self._address, token, patience=patience, sleep=pause)
+        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts)
         self.member = int(joined["member"])
         self.generation = int(joined["generation"])
         self.others: list[Channel] = []
@@ -64,7 +78,7 @@ class Session:
                 self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
         beats = client.connect(self._address, token, patience=patience)
         beats.set_timeout(peer_timeout)
-        self.heart = Heart(beats, self.member, self._abort)
+        self.heart = Heart(beats, self.member, self._abort, draining or threading.Event())
 
     def attach(self) -> None:
         """Tells the other partitions who pushes; they must be prepared."""
@@ -110,13 +124,14 @@ class Heart:
         over: how the job ended, or empty.
     """
 
-    def __init__(self, channel: Channel, member: int, abort: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, member: int, abort: Callable[[], None], draining: threading.Event) -> None:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
         self._channel = channel
         self._member = member
         self._abort = abort
+        self._draining = draining
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
@@ -128,7 +143,7 @@ class Heart:
         known = True
         try:
             while known and not self.over and not self._stopped.wait(BEAT_EVERY):
-                answer, _ = self._channel.call("beat", member=self._member)
+                answer, _ = self._channel.call("beat", member=self._member, draining=self._draining.is_set())
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
                 self.over, known = answer["over"], bool(answer["known"])
         except TfleetError:
@@ -160,17 +175,3 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         session.first.call("leave", reason=f"a worker ended: {text[:300]}")
         raise
-
-
-def ended(session: Session, error: ConnectionLost) -> int | None:
-    """Returns the exit code after a connection was lost: that of the job when it is over.
-
-    None: the job goes on without this worker, which was dropped, and may join again.
-
-    Raises:
-        JobFailed: when ps 0 does not answer.
-    """
-    outcome = session.outcome()
-    if not outcome:
-        raise JobFailed(f"{error}; the last commit is kept: go on from it with --resume") from None
-    return int(outcome["exit_code"]) if "exit_code" in outcome else None
