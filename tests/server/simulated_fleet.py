@@ -399,6 +399,7 @@ class Worker:
     waits: Line | None = None
     pushing: bool = False
     stopped: bool = False
+    draining: bool = False
     sequence: int = 0
 
     def __post_init__(self):
@@ -473,14 +474,17 @@ class Worker:
         self.state = np.zeros(task.state, np.float32)
         take = yield from self._pull()
         while take.order is not Order.OVER:
+            if take.leases:
+                take = yield from self._compute(task, take.leases[0])
+                continue
+            if self.draining:
+                yield from self._call(first, "leave", reason="")
+                return "drained"
             if take.order is Order.EVALUATE:
                 yield from self._evaluate(first)
             elif take.order is Order.FINALISE:
                 yield from self._finalise(first)
-            if take.order is Order.NONE:
-                take = yield from self._compute(task, take.leases[0])
-            else:
-                take = yield from self._pull()
+            take = yield from self._pull()
         return "over"
 
     def _evaluate(self, first):
@@ -586,7 +590,7 @@ class Worker:
 
     def _meta(self, rate=0.0, samples=0, epoch=0, batch=0, batches=0):
         who = self.generation, self.member, self.sequence
-        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=1, held=0))
+        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, int(not self.draining), held=0))
 
     def _call(self, line, name, payload=b"", **values):
         line.send(Kind.CALL, pack_json({"call": name, **values}), payload)
@@ -706,6 +710,12 @@ class Fleet:
         if lines and self.random.random() < 0.5:
             pipe = self.random.choice(lines).sock.outgoing
             del pipe.bytes[self.random.randrange(len(pipe.bytes)) :]
+
+    def drain(self, worker):
+        """SIGTERM: the worker leaves after the batch at hand; its heartbeat tells so."""
+        worker.draining = True
+        if worker.member:
+            self.client("beat", member=worker.member, draining=True)
 
     def client(self, name, **values):
         """A command such as `tfleet stop` calls ps 0; returns what it is answered."""

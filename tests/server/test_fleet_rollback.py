@@ -1,4 +1,4 @@
-"""Ps that are lost, in simulation: everybody goes back to the last commit, in a new generation, and the job ends right."""
+"""Ps that are lost, in simulation: everybody goes back to the last commit, and the job ends right."""
 
 import pytest
 from hypothesis import given, settings
@@ -226,18 +226,40 @@ def test_a_new_ps_waits_until_the_old_one_is_known_to_be_lost(tmp_path):
         assert (fleet.job.phase, fleet.job.generation) == ("done", 2)
 
 
-def test_a_worker_that_drains_gets_no_more_work(tmp_path):
-    with Fleet(tmp_path, TASK, ps=2, workers=2, steps=0) as fleet:
+@pytest.mark.parametrize("strategy", ["async", "sync"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_worker_drains_and_another_joins(tmp_path, strategy, seed):
+    task = TASK if strategy == "async" else Linear(items=50, batch=4)
+    with Fleet(tmp_path, task, seed, ps=2, workers=3, steps=STEPS, strategy=strategy) as fleet:
         fleet.start_all()
         fleet.run(until=lambda: fleet.job.step >= 5)
-        member = fleet.job.members.living[fleet.workers[0].member]
-        kind, _ = fleet.client("beat", member=member.number, draining=True)
-        assert kind.name == "RESULT"
-        assert member.draining
-        steps = member.steps
-        before = fleet.job.step
-        fleet.run(until=lambda: fleet.job.step >= before + 20, tick=0)
-        assert member.steps <= steps + 1
+        fleet.drain(fleet.workers[0])
+        fleet.run(until=lambda: fleet.workers[0].ended)
+        assert fleet.workers[0].ended == "drained"
+        assert fleet.job.members.describe()[0]["state"] == "done"
+        fleet.start(0)
+        fleet.run()
+        assert fleet.job.phase == "done"
+        assert fleet.job.partial_updates == 0
+        if strategy == "async":
+            assert exact(fleet)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_everybody_is_asked_to_end_at_once(tmp_path, seed):
+    with Fleet(tmp_path, TASK, seed, ps=2, workers=3, steps=0) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 5)
+        acts = [lambda w=worker: fleet.drain(w) for worker in fleet.workers]
+        acts.append(lambda: fleet.job.ending.ask("interrupt", "SIGTERM"))
+        fleet.random.shuffle(acts)
+        for act in acts:
+            act()
+        began = fleet.loop.time
+        fleet.run()
+        assert fleet.job.ending.over == {"phase": "interrupted", "exit_code": 130, "reason": "SIGTERM"}
+        assert fleet.store.newest()[0].step == fleet.job.step >= 5
+        assert fleet.loop.time - began < 10.0  # simulated: nobody waits for the grace to pass
 
 
 @pytest.mark.parametrize(
