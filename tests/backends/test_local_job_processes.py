@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tfleet.backends import local_job
+from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
 from tfleet.backends.local_job import StartedJob
 from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
@@ -41,7 +41,8 @@ def silent(run, how, reason):
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Starts a job whose replicas do what `acts` says (`ps-1: exit:-9`), `hold` by default."""
-    monkeypatch.setattr(local_job, "SETTLE", 0.05)
+    monkeypatch.setattr(local_job, "SETTLE", 0.3)
+    monkeypatch.setattr(local, "LISTEN_PATIENCE", 0.0)  # the stand-ins do not listen
     jobs = []
 
     def start(acts=(), request=order, path=tmp_path / "run", resume=False, **values):
@@ -60,7 +61,7 @@ def start(tmp_path, monkeypatch):
             )
 
         backend = LocalBackend(command)
-        job = backend.start(backend.plan(JobSpec.parse({"task": "mnist", **values}), path, resume))
+        job = backend.start(backend.plan(JobSpec.parse({"task": "mnist", "restarts": 0, **values}), path, resume))
         job._request = request
         jobs.append(job)
         return job
@@ -128,7 +129,8 @@ def test_the_run_directory_of_a_started_job(start):
 
 def job_environment(job, name):
     child = next(c for c in job.children.all if str(c) == name.replace("-", " "))
-    pairs = Path(f"/proc/{child.pid}/environ").read_bytes().decode().split("\0")
+    # It is empty for a moment after the program was started.
+    pairs = wait(lambda: Path(f"/proc/{child.pid}/environ").read_bytes() or None).decode().split("\0")
     return dict(pair.partition("=")[::2] for pair in pairs)
 
 
@@ -156,6 +158,16 @@ def test_ps_0_that_dies_ends_the_job_though_nobody_tells(start):
     assert wait(job.poll) == ExitCode.FAILED
     assert "ps 0 ended with code 1 (a last word)" in job.status()["reason"]
     assert open_job(job.handle).status() == job.status()
+
+
+def test_a_replica_that_dies_is_started_again_until_its_budget_is_spent(start):
+    job = start({"worker-1": "exit:-9", "ps-1": "exit:3"}, restarts=1)
+    assert wait(job.poll) == ExitCode.FAILED
+    assert job.status()["reason"].startswith("ps 1 ended with code 3 (a last word) after 1 restart")
+    for name in ("ps-1", "worker-1"):
+        log = (Path(job.handle) / f"logs/{name}.log").read_text()
+        assert log.count("a last word") == 2
+        assert log.count("is started again (restart 1 of 1)") == 1
 
 
 def test_the_job_goes_on_while_one_worker_lives(start):

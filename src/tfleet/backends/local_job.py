@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tfleet.backends.base import Ending, Job
-from tfleet.backends.logtail import LogTail, last_line
-from tfleet.backends.processes import GRACE, Child, Children
+from tfleet.backends.logtail import LogTail
+from tfleet.backends.processes import GRACE, Children
+from tfleet.backends.upkeep import Upkeep
 from tfleet.server.control import request_end
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
 from tfleet.spec.rundir import RunDir, write_atomically
@@ -123,6 +124,7 @@ class StartedJob(LocalJob):
     Args:
         run: its run directory.
         children: its processes.
+        upkeep: keeps them up.
         request: how ps 0 is told to end.
         clock: seconds, monotonic.
         refused: called when all processes have ended and the result is exit code 2.
@@ -132,12 +134,14 @@ class StartedJob(LocalJob):
         self,
         run: RunDir,
         children: Children,
+        upkeep: Upkeep,
         request: RequestEnd = request_end,
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(run, request)
         self.children = children
+        self._upkeep = upkeep
         self._clock = clock
         self._refused = refused
         self._last: dict[str, Any] = {}
@@ -157,13 +161,15 @@ class StartedJob(LocalJob):
 
         Does not block, but for the moment in which ps 0 is told that a replica it needs has died.
         """
-        if self._result is None and self.children.poll():
+        if self._result is not None:
+            return self._result
+        self.children.poll()
+        self._watch()
+        if self.children.poll() and not self._awaited:
             self._result = self._conclude()
             if self._result == ExitCode.WRONG_INPUT:
                 self._refused()
             self.children.close()
-        elif self._result is None:
-            self._watch()
         return self._result
 
     def end(self, how: Ending, reason: str) -> None:
@@ -196,13 +202,16 @@ class StartedJob(LocalJob):
 
     def _watch(self) -> None:
         now = self._clock()
-        if self._over_since is None and self._run.status().get("phase") in OVER:
+        status = self._run.status()
+        if self._over_since is None and status.get("phase") in OVER:
             self._over_since = now
         if self._over_since is not None:
             if now - self._over_since >= FINISH:
                 self.children.terminate(GRACE)
             return
-        trouble = trouble_of(self.children)
+        if not self.children.ending:
+            self._upkeep.tend(status, now)
+        trouble = self._upkeep.trouble()
         if trouble != self._trouble:
             self._trouble, self._since = trouble, now
         elif trouble and now - self._since >= SETTLE:
@@ -212,11 +221,16 @@ class StartedJob(LocalJob):
             except (TfleetError, OSError):
                 self.children.terminate(GRACE)
 
+    @property
+    def _awaited(self) -> bool:
+        """Whether a replica is down that will be started again."""
+        return self._upkeep.pending and self._over_since is None and not self.children.ending
+
     def _conclude(self) -> ExitCode:
         status = self._run.status()
         if status.get("phase") not in OVER:
             # ps 0 has ended without telling, so that its file has no writer left: what is known is told here.
-            reason = self._trouble or trouble_of(self.children) or LOST
+            reason = self._trouble or self._upkeep.trouble() or LOST
             status |= {"phase": "failed", "exit_code": int(ExitCode.FAILED), "reason": reason}
             # On a full disk the launcher can still tell its user.
             with contextlib.suppress(OSError):
@@ -238,18 +252,6 @@ def result_of(status: dict[str, Any]) -> ExitCode:
     return ExitCode.FAILED
 
 
-def trouble_of(children: Children) -> str:
-    """Says in a sentence why the job cannot go on, or returns the empty string while it can."""
-    dead = [child for child in children.of("ps") if child.code is not None]
-    if dead:
-        return f"{_epitaph(dead[0])}; the last commit is kept, go on with --resume"
-    workers = children.of("worker")
-    if workers and all(child.code is not None for child in workers):
-        worst = max(workers, key=lambda child: child.code != 0)
-        return f"no worker is left: {_epitaph(worst)}; the last commit is kept, go on with --resume"
-    return ""
-
-
 def replicas_of(run: RunDir) -> list[int]:
     """Returns the process numbers of this machine's tfleet replicas of one run directory, from their command lines."""
     found = []
@@ -266,10 +268,3 @@ def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-
-
-def _epitaph(child: Child) -> str:
-    # A process that a signal ended had no last word: what its log ends with says nothing.
-    last = last_line(child.log) if (child.code or 0) > 0 else ""
-    told = f" ({last})" if last else ""
-    return f"{child} ended with {child.outcome()}{told}, its log is {child.log}"

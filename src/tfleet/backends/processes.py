@@ -67,6 +67,11 @@ class Child:
         if self.poll() is None:
             self._kill_group()
 
+    def tell(self, sentence: str) -> None:
+        """Adds a sentence of the launcher to the log."""
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+            file.write(f"tfleet: {sentence}\n")
+
     def outcome(self) -> str:
         """Says how it ended, for messages: `code 3` or `signal 9`."""
         code = self.code or 0
@@ -109,6 +114,8 @@ class Children:
     def start(self, role: str, index: int, command: Sequence[str], env: Mapping[str, str], log: Path) -> Child:
         """Starts one process, its output appended to `log`; returns once the program runs.
 
+        It takes the place of an ended one of the same role and index.
+
         Args:
             role: its role.
             index: its number within the role.
@@ -137,6 +144,7 @@ class Children:
                 "check the command, the run directory and the limits of this machine with 'tfleet doctor'"
             ) from None
         child = Child(role, index, process, log)
+        self.all = [c for c in self.all if c.code is None or (c.role, c.index) != (role, index)]
         self.all.append(child)
         return child
 

@@ -103,12 +103,12 @@ class PsReplica(Handler):
     # What the coordinator asks, of this process or over a connection. Each answers through `reply`.
 
     def prepare(self, values: dict[str, Any], reply: Reply) -> None:
-        """Makes the partition, from scratch or from a commit.
+        """Makes the partition, from scratch or from a commit, which is read in a thread.
 
         Args:
             values: generation, low, high, optimizer, decay, strategy, batch_size, state, metrics (lengths in
                 ps 0), and restore (number of a commit, or -1).
-            reply: gets {}.
+            reply: gets {} once it is there.
         """
         spec = OptimizerSpec.from_json(values["optimizer"])
         low, high = int(values["low"]), int(values["high"])
@@ -116,19 +116,27 @@ class PsReplica(Handler):
         decay = [(int(a), int(b)) for a, b in values["decay"]]
         partition = Partition(low, high, build(spec), decay, state)
         self.generation = int(values["generation"])
-        if values["restore"] >= 0:
+        self._initial = values["restore"] < 0
+        self._sync = values["strategy"] == "sync"
+        self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
+        self._extra = 4 * (state + int(values["metrics"]))
+
+        def restore() -> None:
             manifest = self._store.get(int(values["restore"]))
             parameters, slots = self._store.read(manifest, low, high)
             partition.load(parameters, slots, manifest.iterations(low, high))
             if state:
                 partition.state[:] = self._store.read_state(manifest)[0]
-        self.partition = partition
-        self._initial = values["restore"] < 0
-        self._sync = values["strategy"] == "sync"
-        self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
-        self._extra = 4 * (state + int(values["metrics"]))
-        self._pool = BufferPool(4 * partition.size + self._extra)
-        reply({})
+
+        def ready(_: None = None) -> None:
+            self._pool = BufferPool(4 * partition.size + self._extra)
+            self.partition = partition
+            reply({})
+
+        if self._initial:
+            ready()
+        else:
+            background.run(self._loop, restore, ready, lambda why: reply({"error": why}))
 
     def fence(self, values: dict[str, Any], reply: Reply) -> None:
         """Takes nothing more from a member; replies with the last sequence that was applied."""
