@@ -74,6 +74,9 @@ class FakeJob(Job):
     def end(self, how: Ending, reason: str) -> None:
         self.endings.append((how, reason))
 
+    def scale(self, workers: int) -> None:
+        self.scaled = workers
+
     def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
         return iter(())
 

@@ -21,6 +21,7 @@ SAMPLES = {
     "stop_min_delta": "0.25",
 }
 NEEDS = {
+    "elastic_min": ["--workers", "9"],
     "replicas_to_aggregate": ["--strategy", "sync"],
     "keep_best": ["--eval-every", "100"],
     "stop_metric": ["--eval-every", "100"],

@@ -1,6 +1,7 @@
 """What `tfleet status`, `logs` and `stop` tell, from run directories as real jobs leave them."""
 
 import json
+import re
 
 import pytest
 from fake_jobs import FakeJob, done, member, status
@@ -105,3 +106,44 @@ def test_stop_of_a_job_that_fails_meanwhile(job, capsys):
     job.left, job.code = [status("failed", reason="the disk is full")], ExitCode.FAILED
     assert run(["stop", "old"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("tfleet: the disk is full; read old/logs")
+
+
+def test_rows_tell_who_was_lost_and_what_was_done_again(folder):
+    told = status(
+        "training",
+        1204,
+        ps=[{"index": 0, "state": "joined", "restarts": 1}, {"index": 1, "state": "missing", "restarts": 0}],
+        members=[{**member("worker", 0, "working"), "restarts": 2}],
+        rollbacks=2,
+        steps_undone=1500,
+    )
+    assert dict(rows(folder, told, True, 0.0))["replicas"] == (
+        "waits for ps 1; started again: ps 0 1x, worker 0 2x; went back to a commit 2 times, 1,500 steps done again"
+    )
+
+
+def test_scale(folder, capsys, monkeypatch):
+    job = FakeJob(folder.path, [{}])
+    monkeypatch.setattr("tfleet.backends.local.open_job", lambda handle: job)
+    assert run(["scale", "old", "--workers", "4"]) == 0
+    assert job.scaled == 4
+    assert "goes on with 4 workers" in capsys.readouterr().out
+    assert run(["scale", "old", "--workers", "1", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run_dir": str(folder.path), "workers": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["old", "--workers", "3"], "the job in .*old is not running; its result is in .*status.json"),
+        (["old", "--workers", "many"], "'--workers': input should be a valid integer"),
+        (["old"], "missing option '--workers'"),
+        (["nowhere", "--workers", "3"], "nowhere is not a run directory"),
+    ],
+)
+def test_scale_of_what_cannot_be_scaled(folder, capsys, arguments, sentence):
+    folder.status_file.write_text(json.dumps(done()))
+    assert run(["scale", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert re.search(sentence, err, re.IGNORECASE)
+    assert len(err.splitlines()) == 1

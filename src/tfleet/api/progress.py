@@ -57,6 +57,8 @@ class Events:
             return []
         if self._phase == "training":
             return [f"training with {count(len(working(status)), 'worker')}"]
+        if self._phase == "starting" and status.get("rollbacks"):
+            return ["everybody joins again, to go on from the last commit"]
         return {
             "starting": ["starting: the workers load TensorFlow and build the model"],
             "finalising": [f"step {status.get('step', 0):,} reached: evaluating and exporting"],

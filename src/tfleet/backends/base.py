@@ -92,6 +92,14 @@ class Job(ABC):
         """
 
     @abstractmethod
+    def scale(self, workers: int) -> None:
+        """Asks for so many workers; returns once the job has agreed, before they are there.
+
+        Raises:
+            WrongInput: when it is not running, is ending, or may not have so many.
+        """
+
+    @abstractmethod
     def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
         """Yields log lines of all replicas or one; with `follow` until the job has ended."""
 

@@ -16,7 +16,7 @@ from tfleet.backends.base import Ending, Job
 from tfleet.backends.logtail import LogTail
 from tfleet.backends.processes import GRACE, Children
 from tfleet.backends.upkeep import Upkeep
-from tfleet.server.control import request_end
+from tfleet.server.control import request_end, request_scale
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
 from tfleet.spec.rundir import RunDir, write_atomically
 
@@ -80,12 +80,16 @@ class LocalJob(Job):
         Raises:
             WrongInput: when the job is not running.
         """
-        if self.poll() is not None:
-            raise WrongInput(f"the job in {self.handle} is not running; its result is in {self._run.status_file}")
+        self._require_running()
         try:
             self._request(self._run, how, reason)
         except (TfleetError, OSError):
             self._terminate()
+
+    def scale(self, workers: int) -> None:
+        """Asks ps 0 for so many workers; the launcher starts and drains them. See `Job.scale`."""
+        self._require_running()
+        request_scale(self._run, workers)
 
     def logs(self, role: str = "", index: int = -1, follow: bool = False) -> Iterator[str]:
         """Yields log lines, each after its replica's name; see `Job.logs`.
@@ -101,6 +105,10 @@ class LocalJob(Job):
             known = ", ".join(p.stem for p in paths) or "none yet"
             raise WrongInput(f"the job in {self.handle} has no log of {asked}; there are: {known}")
         return self._lines(LogTail(wanted), follow)
+
+    def _require_running(self) -> None:
+        if self.poll() is not None:
+            raise WrongInput(f"the job in {self.handle} is not running; its result is in {self._run.status_file}")
 
     def _lines(self, tail: LogTail, follow: bool) -> Iterator[str]:
         while follow and self.poll() is None:

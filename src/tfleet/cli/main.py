@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "Show what a job is doing, or how it ended.",
     "logs": "Print the logs of a job's replicas.",
     "stop": "End a job early: it commits, evaluates and exports.",
+    "scale": "Give a running job more workers, or fewer.",
     "doctor": "Check whether this machine is fit for tfleet, and say what to do.",
     "launch": "Run your own TensorFlow script as workers and parameter servers.",
 }

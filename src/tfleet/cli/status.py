@@ -10,7 +10,7 @@ import typer
 
 from tfleet.api.follow import how_to_resume, shown
 from tfleet.api.progress import ENDED, epoch_now, measures
-from tfleet.api.text import duration, metrics_line, rate
+from tfleet.api.text import count, duration, metrics_line, rate
 from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
 from tfleet.spec.rundir import RunDir
 
@@ -75,6 +75,7 @@ def rows(run: RunDir, status: Mapping[str, Any], alive: bool, now: float) -> lis
         found.append(("commit", f"{commit['number']} at step {commit['step']:,}, {ago} ago"))
     if status.get("ledger"):
         found.append(("ledger", _ledger(status["ledger"])))
+    found.append(("replicas", _replicas(status)))
     found.append(("run", str(shown(run.path))))
     if status.get("export"):
         found.append(("export", str(shown(run.path / status["export"]))))
@@ -106,6 +107,18 @@ def _work(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("speed", ", ".join(speed)),
         ("training", " · ".join(measures(status))),
     ]
+
+
+def _replicas(status: Mapping[str, Any]) -> str:
+    """Writes what is out of the ordinary: who is awaited, who was started again, and what was done again."""
+    parts = [f"waits for ps {row['index']}" for row in status.get("ps", []) if row["state"] == "missing"]
+    everybody = [*({**row, "role": "ps"} for row in status.get("ps", [])), *status.get("members", [])]
+    again = [f"{m['role']} {m['index']} {m['restarts']}x" for m in everybody if m.get("restarts")]
+    parts += [f"started again: {', '.join(again)}"] if again else []
+    if status.get("rollbacks"):
+        times = count(int(status["rollbacks"]), "time")
+        parts.append(f"went back to a commit {times}, {count(int(status['steps_undone']), 'step')} done again")
+    return "; ".join(parts)
 
 
 def _ledger(ledger: Mapping[str, Any]) -> str:
