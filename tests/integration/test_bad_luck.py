@@ -81,8 +81,8 @@ def test_killed_launcher_leaves_nothing_behind(live: Live) -> None:
     assert status["last_commit"]["step"] >= 50
 
 
-def test_killed_ps_fails_the_job_and_keeps_the_last_commit(live: Live) -> None:
-    job = live("mnist", "--steps", "100000", "--checkpoint-every-steps", "50")
+def test_killed_ps_without_restarts_fails_the_job_and_keeps_the_last_commit(live: Live) -> None:
+    job = live("mnist", "--steps", "100000", "--checkpoint-every-steps", "50", "--restarts", "0")
     job.wait_for_step(200)
     job.kill("ps", 1)
     code, out = job.finish()
@@ -93,8 +93,8 @@ def test_killed_ps_fails_the_job_and_keeps_the_last_commit(live: Live) -> None:
     assert parameters(job.run.path).size == 79510
 
 
-def test_all_workers_dead_ends_the_job_at_once(live: Live) -> None:
-    job = live("mnist", "--steps", "100000", "--workers", "1")
+def test_all_workers_dead_without_restarts_ends_the_job_at_once(live: Live) -> None:
+    job = live("mnist", "--steps", "100000", "--workers", "1", "--restarts", "0")
     job.wait_for_step(20)
     job.kill("worker", 0)
     code, out = job.finish()

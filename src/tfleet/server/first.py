@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfleet.server.coordinator import Coordinator
 from tfleet.server.history import History
-from tfleet.server.http_status import StatusServer
 from tfleet.server.process import Parts, Process, on_signal, write_status
 from tfleet.server.watch import Watch
 from tfleet.spec.errors import ExitCode
@@ -15,6 +14,9 @@ from tfleet.spec.lifeline import watch_lifeline
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.address import Address
 from tfleet.wire.loop import Loop
+
+if TYPE_CHECKING:
+    from tfleet.server.http_status import StatusServer
 
 STATUS_EVERY = 0.5
 """Seconds between two writings of status.json."""
@@ -115,6 +117,8 @@ class FirstPs(Process):
 
     def _open_status_port(self) -> None:
         if self.spec.status_port and self._http is None:
+            from tfleet.server.http_status import StatusServer  # only here: a ps without it starts sooner
+
             host = Address.parse(self.hosts[0]).host or "127.0.0.1"
             self._http = StatusServer(host, self.spec.status_port, self.token, lambda: self._status)
 

@@ -69,7 +69,9 @@ class Session:
         self._address = Address.parse(address)
         self._token = token
         self.first = client.connect(self._address, token, patience=patience, sleep=pause)
+        self.first.set_timeout(max(patience, peer_timeout))  # the answer comes when every ps is there
         joined, _ = self.first.call("join", role=role, index=index, restarts=restarts)
+        self.first.set_timeout(None)
         self.member = int(joined["member"])
         self.generation = int(joined["generation"])
         self.others: list[Channel] = []
