@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tfleet.checkpoint.errors import none_readable
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.server.calls import Call, Calls, Values
@@ -128,14 +129,10 @@ class Coordinator:
         """Takes the plan of the job, and where it goes on.
 
         Raises:
-            WrongInput: when there are commits to go on from, but none can be read: what was learned is not thrown away.
+            WrongInput: when there are commits to go on from, but none can be read.
         """
         if self._unreadable:
-            newest = self._unreadable[0].partition(";")[0]
-            raise WrongInput(
-                f"no commit of this run can be read ({newest}); "
-                "put the files of one back, or train anew with another --run-dir"
-            )
+            raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
         self.progress = Progress(self._run, plan.layout.metrics, self.clock)
         if manifest:
