@@ -279,11 +279,12 @@ def test_a_disk_that_fills_while_training(folder: Path, mount: Mount) -> None:
     run = disk / "run"
     often = ("--checkpoint-every-steps", "100", "--keep", "50")
     sentence = refused(folder, "train", "mnist", *SMALL, *often, "--steps", "900", "--run-dir", str(run), code=1)
-    assert "No space left on device; make room" in sentence
+    assert "No space left on device; make room or repair the disk (earlier commits are unharmed)" in sentence
+    assert "then go on with --resume" in sentence
     status = RunDir.at(run).status()
     # Commits failed from about the third on, and the job trained to its end all the same.
     assert status["step"] == 900
-    assert any("training goes on" in note for note in status["notes"])
+    assert len([note for note in status["notes"] if "training goes on, the commit is tried again" in note]) == 1
     assert parameters(run).size == 79510
     assert 100 <= status["last_commit"]["step"] < 900
     no_process_left(run)

@@ -29,6 +29,7 @@ class Checkpointing:
         self._job = job
         self._wanted = False
         self._evaluate = False
+        self._failing = False
         self._step = 0
         if job.spec.checkpoint.every_seconds:
             job.loop.call_every(job.spec.checkpoint.every_seconds, self.want)
@@ -78,13 +79,21 @@ class Checkpointing:
         self.start(lambda number: self._done(number, evaluate), lambda why: self._failed(why, evaluate))
 
     def _done(self, number: int, evaluate: bool) -> None:
+        if self._failing:
+            self._failing = False
+            self._job.note(f"commits are made again, since commit {number}")
         self._job.evaluating.committed(number, evaluate)
         self._job.finish_if_done()
         if self._wanted:
             self.want()
 
     def _failed(self, why: str, evaluate: bool) -> None:
-        self._job.note(f"{why}; training goes on, the commit is tried again")
+        # A disk that stays full would fill the notes too: the first failure of a row is told, each is in the log.
+        if self._failing:
+            print(f"tfleet: {why}", flush=True)
+        else:
+            self._failing = True
+            self._job.note(f"{why}; training goes on, the commit is tried again")
         self._evaluate = self._evaluate or evaluate
         self._step = -1
         self._unblock()
