@@ -162,6 +162,10 @@ class Coordinator:
 
     # What the ps replica hands on (`Listener`).
 
+    def knows(self, connection: Connection, member: int) -> bool:
+        """Whether the connection is that of a living member of this number."""
+        return member in self.members.living and self.members.living[member] is connection.owner
+
     def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
         """Counts a push of a worker and answers it."""
         member = self.members.living.get(push.member)

@@ -44,6 +44,9 @@ WRONG_VALUES = (LookupError, TypeError, ValueError, ArithmeticError, AttributeEr
 class Listener(Protocol):
     """What ps 0's coordinator adds to a ps."""
 
+    def knows(self, connection: Connection, member: int) -> bool:
+        """Whether the connection is that of a living member of this number."""
+
     def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
         """A push was taken by partition 0; answers the worker."""
 
@@ -252,7 +255,7 @@ class PsReplica(Handler):
         push = unpack_push(meta)
         if header.payload != self._pool.size or self.partition is None:
             raise ProtocolError(f"a push of {header.payload} bytes, this partition takes {self._pool.size}")
-        if not self._refused(push):
+        if not self._refused(connection, push):
             if self._limit is not None and push.sequence > self._limit.get(push.member, 0):
                 self._waiting.append(connection)
                 return None
@@ -265,13 +268,16 @@ class PsReplica(Handler):
             return buffer
         return memoryview(bytearray(header.payload))
 
-    def _refused(self, push: Push) -> bool:
-        return push.generation != self.generation or push.member in self._fenced
+    def _refused(self, connection: Connection, push: Push) -> bool:
+        if push.generation != self.generation or push.member in self._fenced:
+            return True
+        known = self.listener.knows(connection, push.member) if self.listener else connection.owner == push.member
+        return not known
 
     def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
         assert self.partition is not None
         self._receiving.pop(push.member, None)
-        if self._refused(push):
+        if self._refused(connection, push):
             self._pool.give(payload)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
             return
@@ -296,7 +302,7 @@ class PsReplica(Handler):
     def _pull(self, connection: Connection, pull: Push) -> None:
         if self.partition is None:
             raise ProtocolError("a pull before the parameters exist")
-        if self._refused(pull):
+        if self._refused(connection, pull):
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
         elif self.listener:
             self.listener.pulled(connection, pull)

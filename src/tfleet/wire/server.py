@@ -130,10 +130,14 @@ class Connection:
         self._loop.watch(self._sock, 0, self._ready)
         with contextlib.suppress(OSError):
             self._sock.close()
+        payload = self._payload
+        self._header = self._meta = self._payload = None  # who remembers the connection keeps no buffers by it
+        self._target = NOTHING
+        self._queue.clear()
         if self.on_close:
             self.on_close(self)
         if self.proven:
-            self._handler.closed(self, self._payload)
+            self._handler.closed(self, payload)
 
     def _watch(self) -> None:
         events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)
