@@ -16,13 +16,13 @@ import numpy as np
 from tfleet.checkpoint.disk import Disk
 from tfleet.checkpoint.store import Store
 from tfleet.server.coordinator import Coordinator
-from tfleet.server.ledger import permutation
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.replica import PsReplica
 from tfleet.spec.errors import TfleetError, error_for
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import CHUNK, Layout, Variable, partition_bounds
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.ledger import permutation
 from tfleet.wire.frames import (
     HEADER,
     Kind,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tfleet.checkpoint.store import Store
 from tfleet.server.commits import Commits, Facts
-from tfleet.server.sync_ledger import SyncLedger
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
@@ -54,7 +53,7 @@ class Checkpointing:
         if job.phase != "training" or job.step <= self._step:
             return
         self._wanted = True
-        if not isinstance(job.ledger, SyncLedger) or job.ledger.at_boundary:
+        if job.ledger and job.ledger.at_boundary:
             self._now()
 
     def start(self, done: Callable[[int], None], failed: Callable[[str], None]) -> None:
@@ -62,10 +61,10 @@ class Checkpointing:
         job = self._job
         self._wanted = False
         self._step = job.step
-        self.blocked = job.spec.strategy == "sync"
+        self.blocked = job.strategy.aggregates
         self.commits.start(
             self._facts,
-            hold=job.spec.strategy == "async",
+            hold=not job.strategy.aggregates,
             protect=job.evaluating.protected,
             copied=self._unblock,
             done=done,

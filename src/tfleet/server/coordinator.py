@@ -16,19 +16,19 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
-from tfleet.server.ledger import Ledger
 from tfleet.server.links import Links
 from tfleet.server.members import Member, Members
-from tfleet.server.partition import Vector
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.progress import Progress
 from tfleet.server.replica import PsReplica, Reply
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
-from tfleet.server.sync_ledger import SyncLedger
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies import strategy
+from tfleet.strategies.ledger import Ledger
+from tfleet.strategies.rule import Vector
 from tfleet.wire.frames import Lease, Order, Push, Take
 from tfleet.wire.loop import Loop
 from tfleet.wire.server import Connection
@@ -76,6 +76,7 @@ class Coordinator:
             clock: wall-clock time in Unix seconds.
         """
         self.spec = spec
+        self.strategy = strategy(spec.strategy)
         self.loop = loop
         self.phase = "starting"
         self.plan: TrainingPlan | None = None
@@ -182,7 +183,7 @@ class Coordinator:
         if self.ledger.step != before:
             self.checkpointing.stepped(before)
             self.finish_if_done()
-            if isinstance(self.ledger, SyncLedger) and self._parked:
+            if self.strategy.aggregates and self._parked:
                 self.loop.call_later(0, self.serve_parked)
         self._serve(member, connection, push, pulled=False)
 
@@ -249,7 +250,7 @@ class Coordinator:
             return
         if leases and self.training_started is None:
             self.training_started = self.clock()
-        stale = pulled or self.spec.strategy == "async" or push.step != self.step
+        stale = pulled or not self.strategy.aggregates or push.step != self.step
         self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
 
     def _order(self, member: Member) -> Order:
@@ -296,7 +297,7 @@ class Coordinator:
             self.links.ask_all("fence", lambda index: values, lambda r: self._fenced(member, r), self.ending.fail)
 
     def _fenced(self, member: Member, results: list[Values]) -> None:
-        if self.spec.strategy == "async" and len({result["sequence"] for result in results}) > 1:
+        if not self.strategy.aggregates and len({result["sequence"] for result in results}) > 1:
             self.partial_updates += 1
         self._release(member)
 

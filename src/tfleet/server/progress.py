@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tfleet.server.partition import Vector
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.rule import Vector
 
 WINDOW = 5.0
 """Seconds over which rates and training metrics are averaged."""

@@ -17,8 +17,10 @@ from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.optimizers import OptimizerSpec, build
-from tfleet.server.partition import Partition, Rule, Vector, rule_for
+from tfleet.server.partition import Partition
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.strategies import strategy
+from tfleet.strategies.rule import Rule, Vector
 from tfleet.wire.frames import (
     Header,
     Kind,
@@ -86,7 +88,7 @@ class PsReplica(Handler):
         self._loop = loop
         self._store = store
         self._rule: Rule | None = None
-        self._sync = False
+        self._aggregates = False
         self._pool = BufferPool(0)
         self._extra = 0
         self._waiting: deque[Connection] = deque()
@@ -123,8 +125,8 @@ class PsReplica(Handler):
                 partition.state[:] = self._store.read_state(manifest)[0]
         self.partition = partition
         self._initial = values["restore"] < 0
-        self._sync = values["strategy"] == "sync"
-        self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
+        self._aggregates = strategy(str(values["strategy"])).aggregates
+        self._rule = strategy(str(values["strategy"])).rule(partition, int(values["batch_size"]))
         self._extra = 4 * (state + int(values["metrics"]))
         self._pool = BufferPool(4 * partition.size + self._extra)
         reply({})
@@ -294,7 +296,7 @@ class PsReplica(Handler):
             self.listener.pushed(connection, push, applied, metrics)
         else:
             take = Take(self.generation, self.partition.iteration, Order.NONE, ())
-            self.answer(connection, take, parameters=not self._sync)
+            self.answer(connection, take, parameters=not self._aggregates)
         self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()

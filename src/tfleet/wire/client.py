@@ -97,10 +97,7 @@ class Channel:
             raise ProtocolError(f"a frame with {header.payload} bytes of payload")
         meta = bytearray(header.meta)
         self._fill(memoryview(meta))
-        if into is not None and len(into) == header.payload:
-            payload = into
-        else:
-            payload = memoryview(bytearray(header.payload))
+        payload = into if into is not None and len(into) == header.payload else memoryview(bytearray(header.payload))
         self._fill(payload)
         return Frame(header.kind, meta, payload)
 

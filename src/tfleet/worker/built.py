@@ -12,11 +12,11 @@ import numpy as np
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch, Source, class_weights
-from tfleet.server.ledger import permutation
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
+from tfleet.strategies.ledger import permutation
 from tfleet.tasks.load import load_task, resolve
 from tfleet.tasks.task import Task
 from tfleet.worker.evaluate import Evaluator

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfleet.spec.errors import ExitCode, JobFailed, TfleetError
+from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
@@ -20,10 +21,6 @@ ABORT_AFTER = 3.0
 """Seconds after the end of the job for an exchange that is under way."""
 OVER_GRACE = 20.0
 """Seconds after the end of the job in which this process must have ended by itself."""
-
-
-class Rejoin(Exception):
-    """This worker is out of the job: it was silent for too long. It may join again as a new member."""
 
 
 class Session:
