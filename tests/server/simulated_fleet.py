@@ -516,7 +516,9 @@ class Worker:
 class Fleet:
     """A job. Attributes that tests look at: job (the coordinator), ps, workers, store, loop, disks."""
 
-    def __init__(self, folder, task, seed=0, resume=False, watch=False, task_of=None, evaluate=None, **spec):
+    def __init__(
+        self, folder, task, seed=0, resume=False, watch=False, task_of=None, evaluate=None, late_ps=False, **spec
+    ):
         spec = {"task": "simulated", "steps": 0, "checkpoint": {"every_seconds": 0}, **spec}
         self.spec = JobSpec.parse(spec)
         self.task = task
@@ -536,11 +538,17 @@ class Fleet:
             from tfleet.server.watch import Watch
 
             self.watch = Watch(self.job)
-        self.links = [self._link(i) for i in range(1, self.spec.ps)]
+        self.links = []
+        if not late_ps:
+            self.join_ps()
         self.workers = []
         self.over = {}
         self.task_of = task_of or (lambda worker: self.task)
         self.evaluate = evaluate or (lambda manifest: {})
+
+    def join_ps(self):
+        """Lets all other ps connect to ps 0."""
+        self.links = [self._link(i) for i in range(1, self.spec.ps)]
 
     def _link(self, index):
         here, there = FakeSocket.pair()
@@ -624,9 +632,21 @@ class Fleet:
 
     def settle_reads(self, line):
         """Has the server read all that a worker has sent by one connection."""
-        other = next(sock for sock in self.loop.watched if sock.incoming is line.sock.outgoing)
+        other = self.other(line)
         while other.incoming.bytes and other in self.loop.watched:
             self._read(other)
+
+    def settle_links(self, worker):
+        """Has every ps notice that a worker is gone."""
+        for line in worker.lines:
+            if self.other(line):
+                self.settle_reads(line)
+        while self.step(only_reads=True):
+            pass
+
+    def other(self, line):
+        """Returns the server's end of a connection, or None when nobody watches it."""
+        return next((sock for sock in self.loop.watched if sock.incoming is line.sock.outgoing), None)
 
     def settle(self):
         """Lets everything happen that can without time."""

@@ -132,7 +132,8 @@ class SyncLedger(Ledger):
         limit = OVERDUE_UNKNOWN
         if self._times:
             limit = max(OVERDUE_LEAST, OVERDUE_FACTOR * statistics.median(self._times))
-        others = {b: min(holders.values()) for b, holders in self._leases.items() if member not in holders}
+        # By its newest copy: else every free worker would copy the same batch, and no other that is late.
+        others = {b: max(holders.values()) for b, holders in self._leases.items() if member not in holders}
         oldest = min(others, key=others.__getitem__, default=None)
         return oldest if oldest is not None and now - others[oldest] > limit else None
 
