@@ -69,7 +69,7 @@ class Built:
             items=len(self.train),
             batch_items=self._batch_items,
             batch_size=example.size,
-            steps=self.spec.steps,
+            steps=self.task.steps,
             evaluates=self.test is not None,
         )
         self._check_evaluation()
