@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -151,7 +152,9 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
     except (ConnectionLost, Rejoin):
         raise
     except TfleetError as error:
-        session.first.call("fail", message=str(error), exit_code=int(error.exit_code))
+        # A ps that refuses a frame closes the connection after its error: who joined again would be refused again.
+        with contextlib.suppress(ConnectionLost):
+            session.first.call("fail", message=str(error), exit_code=int(error.exit_code))
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
