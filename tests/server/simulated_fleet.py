@@ -582,10 +582,10 @@ class Fleet:
             pipe = self.random.choice(lines).sock.outgoing
             del pipe.bytes[self.random.randrange(len(pipe.bytes)) :]
 
-    def client(self, name, **values):
-        """A command such as `tfleet stop` calls ps 0; returns what it is answered."""
-        line = self.connect(0)
-        line.send(Kind.CALL, pack_json({"call": name, **values}))
+    def client(self, name, line=None, payload=b"", **values):
+        """A command such as `tfleet stop` calls ps 0, or whoever has a line calls; returns what it is answered."""
+        line = line or self.connect(0)
+        line.send(Kind.CALL, pack_json({"call": name, **values}), payload)
         while not line.ready:
             self.step(only_reads=True)
         frame = line.take()

@@ -122,7 +122,9 @@ def test_an_unknown_host_is_told():
         StatusServer("no such host", 1234, TOKEN, lambda: STATUS)
 
 
-def test_connections_that_say_nothing_do_not_keep_others_out(server):
+def test_connections_that_say_nothing_do_not_keep_others_out(monkeypatch):
+    monkeypatch.setattr("tfleet.server.http_status.REQUEST_SECONDS", 600.0)
+    server = StatusServer("127.0.0.1", 0, TOKEN, lambda: STATUS)
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS + 8)]
     assert ask(server, "/healthz")[0] == 200
     for sock in silent[:8]:  # the oldest went
@@ -132,6 +134,7 @@ def test_connections_that_say_nothing_do_not_keep_others_out(server):
     assert threading.active_count() < 2 * CONNECTIONS
     for sock in silent:
         sock.close()
+    server.close()
 
 
 def test_a_client_that_goes_away_is_no_news(server, capsys):
@@ -141,4 +144,9 @@ def test_a_client_that_goes_away_is_no_news(server, capsys):
         sock.sendall(data)
         sock.close()
     assert ask(server, "/healthz")[0] == 200
-    assert "Traceback" not in capsys.readouterr().err
+    for error, told in ((ConnectionResetError(), False), (BrokenPipeError(), False), (ZeroDivisionError(), True)):
+        try:
+            raise error
+        except (OSError, ZeroDivisionError):
+            server._server.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) is told

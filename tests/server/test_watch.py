@@ -69,7 +69,10 @@ def test_workers_that_wait_for_a_ps_are_not_silent(tmp_path):
         pass_time_running(fleet, 300)
         assert len(fleet.job.members.living) == 2
         fleet.join_ps()
-        pass_time_running(fleet, 1)
+        while not fleet.job.links.complete:
+            fleet.step(only_reads=True)
+        fleet.loop.advance(3.0)  # the workers have not said a word since, and the ps has not answered a ping
+        assert (len(fleet.job.members.living), fleet.job.ending.over) == (2, None)
         fleet.run()
         assert (fleet.job.phase, fleet.job.notes) == ("done", [])
 
