@@ -33,6 +33,7 @@ def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number):
         tmp_path, [{}] + [status("training", n) for n in range(4)] + [status("interrupted", 4)], ExitCode(130)
     )
     lines, interrupts = [], Interrupts()
+    signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.getsignal(number))  # nohup ignores it
     before = signal.getsignal(number)
     with interrupts.caught():
         naps = iter([number])

@@ -129,7 +129,7 @@ def test_the_run_directory_of_a_started_job(start):
 
 def job_environment(job, name):
     child = next(c for c in job.children.all if str(c) == name.replace("-", " "))
-    # It is empty for a moment after the program was started.
+    # A process has begun to execute its program a moment before the kernel shows the environment.
     pairs = wait(lambda: Path(f"/proc/{child.pid}/environ").read_bytes() or None).decode().split("\0")
     return dict(pair.partition("=")[::2] for pair in pairs)
 

@@ -32,13 +32,14 @@ def test_dry_run_prints_the_same_bytes_twice(capsys, tmp_path):
 
 
 def test_exit_code_and_output_of_the_script(monkeypatch, capsys):
-    def fake(plan, echo):
+    def fake(plan, echo, tell):
         echo("hello")
+        tell("worker 0 failed")
         return 3
 
     monkeypatch.setattr("tfleet.backends.launch.run", fake)
     assert run(["launch", "--", "true"]) == 3
-    assert capsys.readouterr().out == "hello\n"
+    assert capsys.readouterr() == ("hello\n", "tfleet: worker 0 failed\n")
     assert run(["launch", "-o", "json", "--", "true"]) == 3
     out, err = capsys.readouterr()
-    assert (json.loads(out)["exit_code"], err) == (3, "hello\n")
+    assert (json.loads(out)["exit_code"], err) == (3, "hello\ntfleet: worker 0 failed\n")

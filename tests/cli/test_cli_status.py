@@ -75,6 +75,9 @@ def test_logs_of_one_replica_and_of_all(folder, capsys):
     folder.log("worker", 1).write_text("one\n")
     assert run(["logs", "old", "worker", "1"]) == 0
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["one"]
+    assert run(["logs", "old", "worker", "-o", "json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found == [{"replica": "worker-0", "line": "zero"}, {"replica": "worker-1", "line": "one"}]
     assert run(["logs", "old", "--follow"]) == 0
     assert {line.split()[-1] for line in capsys.readouterr().out.splitlines()} == {"zero", "one"}
 

@@ -97,7 +97,7 @@ def test_wrong_numbers_are_refused(tmp_path, values, words):
 
 def test_a_program_that_is_missing_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(WrongInput, match="'no-such-program' is not a program"):
-        run(plan_launch(["no-such-program"], 1, 1, False, tmp_path / "run"), print)
+        run(plan_launch(["no-such-program"], 1, 1, False, tmp_path / "run"), print, print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,9 +118,12 @@ def test_the_first_worker_that_is_done_does_not_end_the_others(plan, tmp_path):
         assert wait(launch.poll) == 0
 
 
-def test_a_script_that_exits_3_stops_the_others_and_passes_its_code_on(plan):
-    with Launch(plan("worker-1=exit:3")) as launch:
-        assert wait(launch.poll) == 3
+def test_a_script_that_exits_3_stops_the_others_and_passes_its_code_on(plan, tmp_path):
+    told = []
+    assert run(plan("worker-1=exit:3"), lambda line: None, told.append) == 3
+    assert told == [
+        f"worker 1 ended with code 3, so the others were stopped; its log is {tmp_path / 'run/logs/worker-1.log'}"
+    ]
 
 
 @pytest.mark.parametrize("act", ["worker-1=kill:9", "ps-0=kill:9"])
@@ -194,7 +197,7 @@ from pathlib import Path
 from tfleet.backends.launch import plan_launch, run
 script, folder = sys.argv[1:]
 command = [sys.executable, script, folder, "worker-0=child", "ps=hold"]
-sys.exit(run(plan_launch(command, 2, 1, False, Path(folder) / "run"), print))
+sys.exit(run(plan_launch(command, 2, 1, False, Path(folder) / "run"), print, print))
 """
 
 

@@ -17,7 +17,6 @@ from tfleet.checkpoint.disk import Disk
 from tfleet.checkpoint.store import Store
 from tfleet.server.coordinator import Coordinator
 from tfleet.server.history import History
-from tfleet.server.ledger import permutation
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.replica import PsReplica
 from tfleet.server.watch import Watch
@@ -25,6 +24,7 @@ from tfleet.spec.errors import TfleetError, error_for
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import CHUNK, Layout, Variable, partition_bounds
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.ledger import permutation
 from tfleet.wire.frames import (
     HEADER,
     Kind,
@@ -613,7 +613,9 @@ class Worker:
 class Fleet:
     """A job. Attributes that tests look at: job (the coordinator), ps, workers, store, loop, disks."""
 
-    def __init__(self, folder, task, seed=0, resume=False, watch=False, task_of=None, evaluate=None, **spec):
+    def __init__(
+        self, folder, task, seed=0, resume=False, watch=False, task_of=None, evaluate=None, late_ps=False, **spec
+    ):
         spec = {"task": "simulated", "steps": 0, "checkpoint": {"every_seconds": 0}, **spec}
         self.spec = JobSpec.parse(spec)
         self.task = task
@@ -633,8 +635,8 @@ class Fleet:
         self._ended = False
         self.processes = [Ps(i, self, store) for i, store in enumerate(stores)]
         self._lead(resume, {})
-        for process in self.processes[1:]:
-            process.join()
+        if not late_ps:
+            self.join_ps()
         self.task_of = task_of or (lambda worker: self.task)
         self.evaluate = evaluate or (lambda manifest: {})
 
@@ -645,6 +647,11 @@ class Fleet:
     @property
     def links(self):
         return [process.link for process in self.processes[1:]]
+
+    def join_ps(self):
+        """Lets all other ps connect to ps 0."""
+        for process in self.processes[1:]:
+            process.join()
 
     def _lead(self, resume, status):
         first = self.processes[0]
@@ -717,10 +724,10 @@ class Fleet:
         if worker.member:
             self.client("beat", member=worker.member, draining=True)
 
-    def client(self, name, **values):
-        """A command such as `tfleet stop` calls ps 0; returns what it is answered."""
-        line = self.connect(0)
-        line.send(Kind.CALL, pack_json({"call": name, **values}))
+    def client(self, name, line=None, payload=b"", **values):
+        """A command such as `tfleet stop` calls ps 0, or whoever has a line calls; returns what it is answered."""
+        line = line or self.connect(0)
+        line.send(Kind.CALL, pack_json({"call": name, **values}), payload)
         while not line.ready:
             self.step(only_reads=True)
         frame = line.take()
@@ -770,9 +777,21 @@ class Fleet:
 
     def settle_reads(self, line):
         """Has the server read all that a worker has sent by one connection."""
-        other = next(sock for sock in self.loop.watched if sock.incoming is line.sock.outgoing)
+        other = self.other(line)
         while other.incoming.bytes and other in self.loop.watched:
             self._read(other)
+
+    def settle_links(self, worker):
+        """Has every ps notice that a worker is gone."""
+        for line in worker.lines:
+            if self.other(line):
+                self.settle_reads(line)
+        while self.step(only_reads=True):
+            pass
+
+    def other(self, line):
+        """Returns the server's end of a connection, or None when nobody watches it."""
+        return next((sock for sock in self.loop.watched if sock.incoming is line.sock.outgoing), None)
 
     def settle(self):
         """Lets everything happen that can without time."""

@@ -109,6 +109,21 @@ def test_a_late_push_of_a_fenced_worker_is_refused(tmp_path):
         assert (counts[1, :STEPS] == 1).all()
 
 
+def test_a_push_that_comes_twice_is_applied_once(tmp_path):
+    with Fleet(tmp_path, TASK, ps=2, workers=1, steps=STEPS) as fleet:
+        (worker,) = fleet.start_all()
+        fleet.run(until=lambda: worker.sequence == 3 and worker.lines[1].sock.outgoing.bytes)
+        push = bytes(worker.lines[1].sock.outgoing.bytes)
+        fleet.settle_reads(worker.lines[1])
+        before = fleet.ps[1].partition.iteration
+        worker.lines[1].sock.outgoing.bytes += push
+        fleet.settle_reads(worker.lines[1])
+        assert fleet.ps[1].partition.iteration == before
+        worker.lines[1].take()  # one answer for each
+        fleet.run()
+        assert (TASK.counts(fleet.parameters())[:, :STEPS] == 1).all()
+
+
 def test_frames_of_another_generation_are_refused(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=1, steps=STEPS) as fleet:
         (worker,) = fleet.start_all()

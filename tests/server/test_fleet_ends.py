@@ -168,14 +168,42 @@ def test_an_evaluation_asked_for_while_another_runs_is_not_lost(tmp_path):
 
 def test_the_holder_of_the_evaluation_lease_dies(tmp_path):
     scores = Scores()
-    spec = {"evaluation": {"every_steps": 4}, "steps": 0}
+    spec = {"evaluation": {"every_steps": 100}, "steps": 0}
     with Fleet(tmp_path, TASK, ps=2, workers=2, evaluate=scores, **spec) as fleet:
         fleet.start_all()
         fleet.run(until=lambda: fleet.job.evaluating._holder)
         held = fleet.job.evaluating._held
         fleet.kill(next(w for w in fleet.workers if w.member == fleet.job.evaluating._holder.number))
-        fleet.run(until=lambda: fleet.job.evaluating.evaluations.last)
-        assert fleet.job.evaluating.evaluations.last["commit"] >= held
+        fleet.run(until=lambda: fleet.job.evaluating.evaluations.last or fleet.job.step >= 200)
+        assert fleet.job.evaluating.evaluations.last["commit"] == held
+
+
+def test_the_job_is_not_finalised_while_a_commit_is_evaluated(tmp_path):
+    spec = {"evaluation": {"every_steps": 4, "keep_best": "accuracy"}, "checkpoint": EACH, "steps": 6}
+    with Fleet(tmp_path, TASK, ps=1, workers=2, evaluate=Scores(), **spec) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.evaluating._holder)
+        slow = next(w for w in fleet.workers if w.member == fleet.job.evaluating._holder.number)
+        slow.stopped = True
+        fleet.run(until=lambda: fleet.job.ending._committed)
+        for _ in range(100):
+            fleet.step()
+            fleet.loop.advance(0.05)
+        assert fleet.job.ending._finaliser is None
+        slow.stopped = False
+        fleet.run()
+        assert fleet.store.get(int(fleet.job.ending.export)).step == 4
+
+
+def test_a_late_removal_of_old_commits_leaves_the_newer_ones_alone(tmp_path):
+    with Fleet(tmp_path, TASK, ps=1, workers=2, steps=0, checkpoint=EACH) as fleet:
+        late, prune = [], fleet.store.prune
+        fleet.store.prune = lambda *arguments: late.append(arguments)
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.checkpointing.commits.last and len(late) >= 6)
+        prune(*late[2])
+        assert fleet.store.numbers()[0] == 2  # the newest of then, and all that came since
+        assert len(fleet.store.numbers()) >= 4
 
 
 def test_an_evaluation_whose_commit_failed_is_made_up_for(tmp_path):

@@ -1,5 +1,8 @@
 """How simulated jobs start: joining, the first worker's plan, initialisation, and what is refused."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,13 +66,85 @@ def test_the_initialising_worker_dies_while_its_commit_is_written(tmp_path):
 def test_late_initial_parameters_of_a_fenced_worker_are_refused(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS, task_of=marked) as fleet:
         fleet.start_all()
-        line = fleet.connect(1)
-        fleet.run(until=lambda: fleet.job.phase == "training")
+        fleet.run(until=lambda: fleet.job.starting._initialiser)
+        gone = fleet.job.starting._initialiser.number
+        fleet.kill(next(worker for worker in fleet.workers if worker.member == gone))
+        while gone not in fleet.ps[1]._fenced:
+            fleet.step(only_reads=True)
         before = fleet.ps[1].partition.parameters.copy()
-        line.send(7 - 3, b'{"call":"set","member":1}', np.ones(2 * CHUNK, np.float32))
-        fleet.settle_reads(line)
-        assert b"not expected now" in line.take().meta
+        late = np.ones(2 * CHUNK, np.float32).tobytes()
+        _, answer = fleet.client("set", fleet.connect(1), late, member=gone)
+        assert "not expected now" in answer["message"]
         assert fleet.ps[1].partition.parameters.tobytes() == before.tobytes()
+        fleet.run()
+        assert fleet.job.phase == "done"
+
+
+def test_initial_parameters_after_the_start_are_refused(tmp_path):
+    with Fleet(tmp_path, TASK, ps=2, workers=1, steps=0) as fleet:
+        (worker,) = fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step > 3)
+        before = fleet.ps[1].partition.parameters.copy()
+        late = np.ones(2 * CHUNK, np.float32).tobytes()
+        _, answer = fleet.client("set", fleet.connect(1), late, member=worker.member)
+        assert "not expected now" in answer["message"]
+        assert fleet.ps[1].partition.parameters.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2 * CHUNK - 1])
+def test_initial_parameters_of_another_size_are_refused(tmp_path, count):
+    with Fleet(tmp_path, TASK, ps=2, workers=1) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.starting._initialiser)
+        fleet.workers[0].stopped = True
+        _, answer = fleet.client("set", fleet.connect(1), np.ones(count, np.float32).tobytes(), generation=1)
+        assert f"{4 * count} bytes of parameters, this partition holds {2 * CHUNK}" in answer["message"]
+        assert not fleet.ps[1].partition.parameters.any()
+
+
+def by_hand(fleet):
+    """Returns a line that has joined as worker 7 and holds the initialisation lease."""
+    line = fleet.connect(0)
+    fleet.client("join", line, role="worker", index=7)
+    fleet.client("describe", line, plan=TASK.plan.to_json())
+    assert fleet.client("start", line)[1] == {"initialise": True}
+    return line
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_state_and_frozen_values_of_another_size_are_refused(tmp_path, count):
+    with Fleet(tmp_path, TASK, ps=1, workers=1) as fleet:
+        line = by_hand(fleet)
+        _, answer = fleet.client("initialised", line, np.ones(count, np.float32).tobytes())
+        assert f"{count} values of state and frozen variables" in answer["message"]
+        assert fleet.job.checkpointing.commits.busy < 0
+        assert not fleet.job.state.any()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"call": "report", "step": 1, "commit": 0, "metrics": []},
+        {"call": "report", "step": 1, "commit": 0, "metrics": {"loss": "low"}},
+        {"call": "report", "step": None, "commit": 0, "metrics": {}},
+        {"call": "beat"},
+        {"call": "describe", "plan": {"layout": []}},
+        {"call": "end"},
+        {"call": "follow", "seen": "all"},
+        {},
+    ],
+)
+def test_a_call_with_wrong_values_costs_its_connection_only(tmp_path, values):
+    with Fleet(tmp_path, TASK, ps=1, workers=1, steps=0) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step > 3)
+        line = fleet.connect(0)
+        fleet.client("join", line, role="evaluator", index=0)
+        line.send(4, json.dumps(values).encode())
+        fleet.settle_reads(line)
+        assert line.take().kind.name == "ERROR"
+        step = fleet.job.step
+        fleet.run(until=lambda: fleet.job.step > step + 3)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +169,7 @@ def test_a_worker_with_another_model_or_data_ends_the_job_with_exit_2(tmp_path, 
         assert fleet.workers[1].ended.startswith("2: ")
 
 
-def test_other_metrics_are_another_model(tmp_path):
-    from dataclasses import replace
-
+def test_other_metrics_are_another_model():
     plan = TASK.plan
     other = replace(plan, layout=replace(plan.layout, metrics=("loss", "accuracy")))
     assert other.difference(plan) == "metrics are loss, accuracy instead of loss"
@@ -106,8 +179,6 @@ def test_an_unknown_optimizer_ends_the_job_with_exit_2(tmp_path):
     class Odd(Counting):
         @property
         def plan(self):
-            from dataclasses import replace
-
             return replace(super().plan, optimizer={"name": "sgdd", "hyper": {}, "weight_decay": 0.0})
 
     with Fleet(tmp_path, Odd(50, 4), ps=2, workers=1, steps=6) as fleet:
@@ -182,8 +253,6 @@ def test_calls_without_their_lease_are_refused(tmp_path, call, sentence):
         line = next(worker for worker in fleet.workers if worker.waits).lines[0]
         fleet.run(until=lambda: line.ready)
         line.take()
-        import json
-
         line.send(4, json.dumps(call).encode())
         fleet.settle_reads(line)
         assert sentence in json.loads(line.take().meta)["message"]
@@ -207,12 +276,9 @@ def test_only_the_coordinator_commands_a_ps(tmp_path, name, ps):
 def test_an_answer_that_nobody_asked_for_is_no_answer(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=1, steps=0) as fleet:
         fleet.start_all()
-        fleet.settle_links = None
         fleet.run(until=lambda: fleet.job.links._pending)
         line = fleet.connect(0)
         for number in (*fleet.job.links._pending, "x", None, 10**30):
-            import json
-
             line.send(5, json.dumps({"id": number}).encode())
         fleet.settle_reads(line)
         assert fleet.job.links._pending  # still waits for the ps that was asked

@@ -143,7 +143,7 @@ def test_a_ps_that_waits_for_ps_0_ends_with_130_when_it_is_asked_to(servers):
     wait(lambda: listens(pair, 1))
     pair.kill(1, signal.SIGTERM)
     assert pair.ended(1) == 130
-    assert "before it had joined" in pair.log(1)
+    assert "while it was not part of the job" in pair.log(1)
 
 
 def listens(pair, index):

@@ -221,3 +221,35 @@ def test_a_batch_that_fails_late_arrives_as_it_said_it(binary, data):
 def test_no_held_out_samples_are_refused(binary, data):
     with pytest.raises(WrongInput, match="no samples"):
         evaluate(binary, Rows(data[0][:0], data[1][:0]), 20)
+
+
+def test_one_sample_tells_the_names_and_counts_for_nothing(binary, data):
+    x, y, _ = data
+    evaluator = Evaluator(binary, Rows(x, y), 20)
+    assert evaluator.try_one() == ["loss", "accuracy", "auc", "weighted"]
+    assert evaluator.metrics() == evaluate(binary, Rows(x, y), 20)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "told"),
+    [
+        (np.ones((3, 7), "float32"), np.ones(3), "expected axis -1 of input shape to have value 6"),
+        (np.ones((3, 6), "float32"), np.ones((3, 5)), "the held-out data do not fit the model "),
+        (np.ones((3, 6), "float32"), None, "the held-out data do not fit the model "),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_by_one_sample(binary, x, y, told):
+    with pytest.raises(WrongInput) as refused:
+        Evaluator(binary, Rows(x, y), 20).try_one()
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_data_that_fail_late_are_refused_in_a_sentence():
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1))
+    model.compile("sgd", "mse", jit_compile=False)
+    words = np.zeros((30, 2), "int32")
+    words[29, 1] = 5
+    with pytest.raises(WrongInput, match=r"the held-out data do not fit the model .*\(InvalidArgumentError: .* = 5"):
+        evaluate(model, Rows(words, np.zeros((30, 1), "float32")), 20)

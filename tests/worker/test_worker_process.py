@@ -9,10 +9,10 @@ import pytest
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.exchange import Rejoin
 from tfleet.wire.client import ConnectionLost
 from tfleet.worker import process
 from tfleet.worker.process import WorkerProcess
-from tfleet.worker.session import Rejoin
 
 
 class Left(Exception):

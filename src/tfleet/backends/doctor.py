@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,12 @@ def examine(run_dir: Path | str = "runs", environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     folder = nearest_folder(Path(run_dir))
+    # Each import is a process of seconds, and whoever asks waits for both.
+    with ThreadPoolExecutor(len(LEAST_VERSIONS)) as pool:
+        imported = dict(zip(LEAST_VERSIONS, pool.map(try_import, LEAST_VERSIONS), strict=True))
     return [
         python(sys.version_info[:3]),
-        *(library(name, *try_import(name)) for name in LEAST_VERSIONS),
+        *(library(name, *found) for name, found in imported.items()),
         keras_backend(environ),
         memory(available_memory()),
         cores(available_cores()),

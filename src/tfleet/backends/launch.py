@@ -115,6 +115,9 @@ class Launch:
         plan: what to start.
         clock: seconds, monotonic.
 
+    Attributes:
+        reason: once `poll` has given a code other than 0: which replica failed, or empty.
+
     Raises:
         WrongInput: when the command is no program, or the run directory cannot be used.
     """
@@ -127,6 +130,7 @@ class Launch:
         if run.job_file.exists():
             raise WrongInput(f"the run directory {run.path} holds a job of 'tfleet train'; choose another --run-dir")
         run.create()
+        self.reason = ""
         self._plan = plan
         self._code: int | None = None
         self._children = Children(keep=(run.lock(),), clock=clock)
@@ -180,18 +184,21 @@ class Launch:
         if all(child.code == 0 for child in awaited):
             return int(ExitCode.DONE)
         # Of those seen at once the awaited come first: the end of a worker may make its ps fail.
-        failed = [child.code for child in (*awaited, *self._children.all) if child.code]
-        if failed:
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
-        return None
+        failed = next((child for child in (*awaited, *self._children.all) if child.code), None)
+        if failed is None or failed.code is None:
+            return None
+        code = failed.code if failed.code > 0 else 128 - failed.code
+        self.reason = f"{failed} ended with code {code}, so the others were stopped; its log is {failed.log}"
+        return code
 
 
-def run(plan: LaunchPlan, echo: Callable[[str], None]) -> int:
+def run(plan: LaunchPlan, echo: Callable[[str], None], tell: Callable[[str], None]) -> int:
     """Starts the plan, echoes what its replicas write, and returns the exit code of the whole; blocks.
 
     Args:
         plan: what to start.
         echo: takes each line of output.
+        tell: takes a sentence on the replica that failed, where one did.
 
     Raises:
         WrongInput: when it cannot be started.
@@ -203,6 +210,8 @@ def run(plan: LaunchPlan, echo: Callable[[str], None]) -> int:
                 for line in launch.lines():
                     echo(line)
                 if code is not None:
+                    if launch.reason:
+                        tell(launch.reason)
                     return code
                 time.sleep(POLL)
             except KeyboardInterrupt:

@@ -216,8 +216,8 @@ class Store(Reader):
             yield
         except OSError as error:
             raise CommitFailed(
-                f"{what} could not be written to {self.directory}: {error.strerror}; make room or repair the disk, "
-                "then go on with --resume (earlier commits are unharmed)"
+                f"{what} could not be written to {self.directory}: {error.strerror}; make room or repair the disk "
+                "(earlier commits are unharmed)"
             ) from None
 
     def _discard(self, *paths: Path) -> None:

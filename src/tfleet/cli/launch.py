@@ -45,7 +45,7 @@ def _launch(
         else:
             sys.stdout.write(plan.text())
         return 0
-    code = run(plan, tell if output is Format.JSON else print_line)
+    code = run(plan, tell if output is Format.JSON else print_line, lambda sentence: tell(f"tfleet: {sentence}"))
     if output is Format.JSON:
         print_json({"run_dir": str(plan.run_dir), "exit_code": code})
     return code

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from tfleet.cli.output import RunArgument, print_line
+from tfleet.cli.output import Format, RunArgument, print_line
 from tfleet.spec.errors import WrongInput, nearest
 from tfleet.spec.rundir import RunDir
 
@@ -23,6 +24,9 @@ def _logs(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="ps, worker or evaluator.", show_default=False)] = "",
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Number of the replica.", show_default=False)] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="Lines as text for people or each as a JSON object.")
+    ] = Format.TEXT,
 ) -> None:
     from tfleet.backends.local import open_job
 
@@ -32,4 +36,8 @@ def _logs(
         raise WrongInput(f"the number of the replica is '{index}'; give 0 or more, as in 'tfleet logs RUN worker 1'")
     job = open_job(str(RunDir.existing(run).path))
     for line in job.logs(role, int(index or -1), follow):
-        print_line(line.rstrip("\n"))
+        if output is Format.JSON:
+            replica, _, text = line.rstrip("\n").partition(" | ")
+            print_line(json.dumps({"replica": replica, "line": text}))
+        else:
+            print_line(line.rstrip("\n"))

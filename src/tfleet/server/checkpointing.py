@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tfleet.checkpoint.store import Store
 from tfleet.server.commits import Commits, Facts
-from tfleet.server.sync_ledger import SyncLedger
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
@@ -29,6 +28,7 @@ class Checkpointing:
         self._job = job
         self._wanted = False
         self._evaluate = False
+        self._failing = False
         self._step = 0
         if job.spec.checkpoint.every_seconds:
             job.loop.call_every(job.spec.checkpoint.every_seconds, self.want)
@@ -53,7 +53,7 @@ class Checkpointing:
         if job.phase != "training" or job.step <= self._step:
             return
         self._wanted = True
-        if not isinstance(job.ledger, SyncLedger) or job.ledger.at_boundary:
+        if job.ledger and job.ledger.at_boundary:
             self._now()
 
     def start(self, done: Callable[[int], None], failed: Callable[[str], None]) -> None:
@@ -61,10 +61,10 @@ class Checkpointing:
         job = self._job
         self._wanted = False
         self._step = job.step
-        self.blocked = job.spec.strategy == "sync"
+        self.blocked = job.strategy.aggregates
         self.commits.start(
             self._facts,
-            hold=job.spec.strategy == "async",
+            hold=not job.strategy.aggregates,
             protect=job.evaluating.protected,
             copied=self._unblock,
             done=done,
@@ -78,13 +78,21 @@ class Checkpointing:
         self.start(lambda number: self._done(number, evaluate), lambda why: self._failed(why, evaluate))
 
     def _done(self, number: int, evaluate: bool) -> None:
+        if self._failing:
+            self._failing = False
+            self._job.note(f"commits are made again, since commit {number}")
         self._job.evaluating.committed(number, evaluate)
         self._job.finish_if_done()
         if self._wanted:
             self.want()
 
     def _failed(self, why: str, evaluate: bool) -> None:
-        self._job.note(f"{why}; training goes on, the commit is tried again")
+        # A disk that stays full would fill the notes too: the first failure of a row is told, each is in the log.
+        if self._failing:
+            print(f"tfleet: {why}", flush=True)
+        else:
+            self._failing = True
+            self._job.note(f"{why}; training goes on, the commit is tried again")
         self._evaluate = self._evaluate or evaluate
         self._step = -1
         self._unblock()

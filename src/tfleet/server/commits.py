@@ -18,7 +18,7 @@ from tfleet.checkpoint.manifest import Manifest, Part
 from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.links import Links, Values
-from tfleet.server.partition import Vector
+from tfleet.strategies.rule import Vector
 from tfleet.wire.loop import Loop
 
 LATER = 100

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tfleet.checkpoint.errors import none_readable
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.server.calls import Call, Calls, Values
@@ -16,20 +17,20 @@ from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
 from tfleet.server.history import History
-from tfleet.server.ledger import Ledger
 from tfleet.server.links import Links
 from tfleet.server.members import Member, Members
-from tfleet.server.partition import Vector
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.progress import Progress
 from tfleet.server.replica import PsReplica, Reply
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
-from tfleet.server.sync_ledger import SyncLedger
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies import strategy
+from tfleet.strategies.ledger import Ledger
+from tfleet.strategies.rule import Vector
 from tfleet.wire.frames import Lease, Order, Push, Take
 from tfleet.wire.loop import Loop
 from tfleet.wire.server import Connection
@@ -81,6 +82,7 @@ class Coordinator:
             history: what earlier generations left.
         """
         self.spec = spec
+        self.strategy = strategy(spec.strategy)
         self.loop = loop
         self.phase = "starting"
         self.plan: TrainingPlan | None = None
@@ -140,14 +142,10 @@ class Coordinator:
         """Takes the plan of the job, and where it goes on.
 
         Raises:
-            WrongInput: when there are commits to go on from, but none can be read: what was learned is not thrown away.
+            WrongInput: when there are commits to go on from, but none can be read.
         """
         if self._unreadable:
-            newest = self._unreadable[0].partition(";")[0]
-            raise WrongInput(
-                f"no commit of this run can be read ({newest}); "
-                "put the files of one back, or train anew with another --run-dir"
-            )
+            raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
         self.progress = Progress(self._run, plan.layout.metrics, self.clock)
         if manifest:
@@ -179,6 +177,10 @@ class Coordinator:
 
     # What the ps replica hands on (`Listener`).
 
+    def knows(self, connection: Connection, member: int) -> bool:
+        """Whether the connection is that of a living member of this number."""
+        return member in self.members.living and self.members.living[member] is connection.owner
+
     def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
         """Counts a push of a worker and answers it."""
         member = self.members.living.get(push.member)
@@ -195,7 +197,7 @@ class Coordinator:
         if self.ledger.step != before:
             self.checkpointing.stepped(before)
             self.finish_if_done()
-            if isinstance(self.ledger, SyncLedger) and self._parked:
+            if self.strategy.aggregates and self._parked:
                 self.loop.call_later(0, self.serve_parked)
         self._serve(member, connection, push, pulled=False)
 
@@ -274,7 +276,7 @@ class Coordinator:
             return
         if leases and self.training_started is None:
             self.training_started = self.clock()
-        stale = pulled or self.spec.strategy == "async" or push.step != self.step
+        stale = pulled or not self.strategy.aggregates or push.step != self.step
         self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
 
     def _order(self, member: Member) -> Order:
@@ -324,7 +326,7 @@ class Coordinator:
             self.links.ask_all("fence", lambda index: values, lambda r: self._fenced(member, r), self.ending.fail)
 
     def _fenced(self, member: Member, results: list[Values]) -> None:
-        if self.spec.strategy == "async" and len({result["sequence"] for result in results}) > 1:
+        if not self.strategy.aggregates and len({result["sequence"] for result in results}) > 1:
             self.partial_updates += 1
         self._release(member)
 

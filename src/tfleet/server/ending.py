@@ -112,7 +112,7 @@ class Ending:
         if last and last["step"] == job.step:
             self._final_commit(last["number"])
         else:
-            job.checkpointing.start(self._final_commit, self.fail)
+            job.checkpointing.start(self._final_commit, lambda why: self.fail(f"{why}, then go on with --resume"))
 
     def fail(self, reason: str, exit_code: int = ExitCode.FAILED) -> None:
         """Ends the job at once; the last commit is kept."""

@@ -57,7 +57,8 @@ class Evaluating:
         self.answer()
         if not evaluate or job.spec.evaluation.evaluator or not (job.plan and job.plan.evaluates):
             return
-        if job.ledger and not job.ledger.finished:
+        made = job.checkpointing.commits.last
+        if made and job.ledger and not (job.ledger.finished and made["step"] == job.step):
             self._next = number
             job.serve_parked()
 

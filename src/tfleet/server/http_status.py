@@ -64,6 +64,7 @@ class _JobCollector(Collector):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -155,5 +156,7 @@ class StatusServer:
 
     def close(self) -> None:
         """Stops answering."""
+        with contextlib.suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which would look twice a second only
         self._server.shutdown()
         self._server.server_close()

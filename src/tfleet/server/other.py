@@ -41,6 +41,7 @@ class OtherPs(Process):
         super().__init__(index, run)
         self._generation = 0
         self._joined: tuple[Loop, Connection] | None = None
+        self._waiting = False
         self._asked = False
         self._orphaned = False
 
@@ -56,13 +57,10 @@ class OtherPs(Process):
         try:
             while True:
                 channel = self._join()
-                print(f"tfleet: ps {self.index} is ready, generation {self._generation}", flush=True)
                 if self._serve(channel):
                     return ExitCode.DONE
                 if self._orphaned:
                     end_at_once()
-                if self._asked:
-                    raise Interrupted(f"ps {self.index} was asked to end (SIGTERM), and ps 0 is gone")
                 print(f"tfleet: ps {self.index} has lost the connection to ps 0 and joins again", flush=True)
         except _Over:
             return ExitCode.DONE
@@ -72,8 +70,10 @@ class OtherPs(Process):
         end = time.monotonic() + self.spec.join_timeout
         address = Address.parse(self.hosts[0])
         while True:
+            self._wait_interruptibly()
             patience = max(0.0, end - time.monotonic())
             channel = client.connect(address, self.token, patience=patience, sleep=self._pause)
+            self._waiting = False
             try:
                 channel.set_timeout(self.spec.peer_timeout)
                 answer, _ = channel.call("join", role="ps", index=self.index, restarts=self._restarts)
@@ -105,6 +105,7 @@ class OtherPs(Process):
         self._joined = (parts.loop, connection)
         if self._asked:
             self._ask_to_end()
+        print(f"tfleet: ps {self.index} is ready, generation {self._generation}", flush=True)
         parts.loop.run()
         self._joined = None
         parts.end()
@@ -118,9 +119,15 @@ class OtherPs(Process):
     def _terminated(self) -> None:
         # The job is interrupted as a whole: without this partition there would be no last commit.
         self._asked = True
-        if self._joined is None:
-            raise Interrupted(f"ps {self.index} was asked to end (SIGTERM) before it had joined")
-        self._joined[0].call_from_thread(self._ask_to_end)
+        if self._waiting:
+            self._wait_interruptibly()
+        if self._joined:
+            self._joined[0].call_from_thread(self._ask_to_end)
+
+    def _wait_interruptibly(self) -> None:
+        self._waiting = True
+        if self._asked:
+            raise Interrupted(f"ps {self.index} was asked to end (SIGTERM) while it was not part of the job")
 
     def _ask_to_end(self) -> None:
         if self._joined:

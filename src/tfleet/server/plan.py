@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfleet.checkpoint.manifest import Manifest
-from tfleet.server.ledger import AsyncLedger, Ledger, batches_in_epoch
-from tfleet.server.sync_ledger import SyncLedger
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import TASK_DEFAULT, JobSpec
 from tfleet.spec.layout import Layout
+from tfleet.strategies import strategy
+from tfleet.strategies.ledger import Ledger, batches_in_epoch
 
 _MUST_STAY = {
     "batch_size": "batch_size",
@@ -125,7 +125,7 @@ class TrainingPlan:
 
     def aggregate(self, spec: JobSpec, manifest: Manifest | None) -> int:
         """Returns the batches of a step; a resumed job keeps what it began with unless it is told."""
-        if manifest and spec.strategy == "sync" and not spec.replicas_to_aggregate:
+        if manifest and strategy(spec.strategy).aggregates and not spec.replicas_to_aggregate:
             return int(manifest.settings.get("aggregate", spec.aggregate))
         return spec.aggregate
 
@@ -135,9 +135,7 @@ class TrainingPlan:
         total = self.steps if spec.steps == TASK_DEFAULT else spec.steps
         if spec.epochs:
             total = spec.epochs * math.ceil(batches / aggregate)
-        if spec.strategy == "sync":
-            return SyncLedger(batches, total, aggregate)
-        return AsyncLedger(batches, total)
+        return strategy(spec.strategy).ledger(batches, total, aggregate)
 
 
 def _optimizer(values: dict[str, Any]) -> str:

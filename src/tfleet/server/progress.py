@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tfleet.server.partition import Vector
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.rule import Vector
 
 WINDOW = 5.0
 """Seconds over which rates and training metrics are averaged."""
-LINES_PER_SECOND = 10
-"""Most lines in a second of deploy.log."""
+LINE_EVERY = 0.1
+"""Seconds between two lines of deploy.log, at least."""
 
 
 @dataclass
@@ -54,20 +54,17 @@ class Progress:
         self._window: deque[tuple[float, np.ndarray[Any, Any]]] = deque()
         self._deploy = run.deploy_log.open("a", encoding="utf-8", buffering=1)
         self._metrics = run.metrics.open("a", encoding="utf-8", buffering=1)
-        self._line_second = 0
-        self._lines = 0
+        self._next_line = 0.0
         self._lost = False
         self.rate = Rate()
         self.steps_per_second = 0.0
 
     def pushed(self, worker: int, local_step: int, step: int, metrics: Vector) -> None:
-        """Takes what one push reported; writes a line of deploy.log unless there were ten in this second."""
+        """Takes what one push reported; writes a line of deploy.log unless the last is too young."""
         self._sum += metrics
         now = self._clock()
-        if int(now) != self._line_second:
-            self._line_second, self._lines = int(now), 0
-        if self._lines < LINES_PER_SECOND:
-            self._lines += 1
+        if now >= self._next_line:
+            self._next_line = now + LINE_EVERY
             line = f"{now:.6f}: Worker {worker}: training step {local_step} done (global step: {step})"
             self._write(self._deploy, line)
 

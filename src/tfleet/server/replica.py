@@ -17,8 +17,10 @@ from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.optimizers import OptimizerSpec, build
-from tfleet.server.partition import Partition, Rule, Vector, rule_for
+from tfleet.server.partition import Partition
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.strategies import strategy
+from tfleet.strategies.rule import Rule, Vector
 from tfleet.wire.frames import (
     Header,
     Kind,
@@ -43,6 +45,9 @@ WRONG_VALUES = (LookupError, TypeError, ValueError, ArithmeticError, AttributeEr
 
 class Listener(Protocol):
     """What ps 0's coordinator adds to a ps."""
+
+    def knows(self, connection: Connection, member: int) -> bool:
+        """Whether the connection is that of a living member of this number."""
 
     def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
         """A push was taken by partition 0; answers the worker."""
@@ -87,7 +92,7 @@ class PsReplica(Handler):
         self._loop = loop
         self._store = store
         self._rule: Rule | None = None
-        self._sync = False
+        self._aggregates = False
         self._pool = BufferPool(0)
         self._extra = 0
         self._waiting: deque[Connection] = deque()
@@ -117,8 +122,8 @@ class PsReplica(Handler):
         partition = Partition(low, high, build(spec), decay, state)
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
-        self._sync = values["strategy"] == "sync"
-        self._rule = rule_for(values["strategy"], partition, int(values["batch_size"]))
+        self._aggregates = strategy(str(values["strategy"])).aggregates
+        self._rule = strategy(str(values["strategy"])).rule(partition, int(values["batch_size"]))
         self._extra = 4 * (state + int(values["metrics"]))
 
         def restore() -> None:
@@ -266,7 +271,7 @@ class PsReplica(Handler):
         push = unpack_push(meta)
         if header.payload != self._pool.size or self.partition is None:
             raise ProtocolError(f"a push of {header.payload} bytes, this partition takes {self._pool.size}")
-        if not self._refused(push):
+        if not self._refused(connection, push):
             if self._limit is not None and push.sequence > self._limit.get(push.member, 0):
                 self._waiting.append(connection)
                 return None
@@ -279,13 +284,16 @@ class PsReplica(Handler):
             return buffer
         return memoryview(bytearray(header.payload))
 
-    def _refused(self, push: Push) -> bool:
-        return push.generation != self.generation or push.member in self._fenced
+    def _refused(self, connection: Connection, push: Push) -> bool:
+        if push.generation != self.generation or push.member in self._fenced:
+            return True
+        known = self.listener.knows(connection, push.member) if self.listener else connection.owner == push.member
+        return not known
 
     def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
         assert self.partition is not None
         self._receiving.pop(push.member, None)
-        if self._refused(push):
+        if self._refused(connection, push):
             self._pool.give(payload)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
             return
@@ -302,7 +310,7 @@ class PsReplica(Handler):
             self.listener.pushed(connection, push, applied, metrics)
         else:
             take = Take(self.generation, self.partition.iteration, Order.NONE, ())
-            self.answer(connection, take, parameters=not self._sync)
+            self.answer(connection, take, parameters=not self._aggregates)
         self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()
@@ -310,7 +318,7 @@ class PsReplica(Handler):
     def _pull(self, connection: Connection, pull: Push) -> None:
         if self.partition is None:
             raise ProtocolError("a pull before the parameters exist")
-        if self._refused(pull):
+        if self._refused(connection, pull):
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
         elif self.listener:
             self.listener.pulled(connection, pull)

@@ -11,10 +11,10 @@ from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.members import Member
-from tfleet.server.partition import Vector
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import ExitCode, WrongInput, nearest
 from tfleet.spec.layout import partition_bounds
+from tfleet.strategies.rule import Vector
 from tfleet.wire.server import Connection
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ Buffer = bytes | bytearray | memoryview
 TRY = 5.0
 """Seconds for one try to connect and prove the token."""
 PAYLOAD_LIMIT = 1 << 34
-"""Bytes of payload that a client takes when no buffer of the right size was given."""
+"""Bytes of payload that a client takes from a proven peer."""
 
 
 class ConnectionLost(JobFailed):
@@ -93,14 +93,11 @@ class Channel:
         """
         self._fill(memoryview(self._header))
         header = unpack_header(self._header, META_LIMIT if self.proven else UNPROVEN_META)
+        if header.payload > (PAYLOAD_LIMIT if self.proven else 0):
+            raise ProtocolError(f"a frame with {header.payload} bytes of payload")
         meta = bytearray(header.meta)
         self._fill(memoryview(meta))
-        if into is not None and len(into) == header.payload:
-            payload = into
-        elif header.payload > (PAYLOAD_LIMIT if self.proven else 0):
-            raise ProtocolError(f"a frame with {header.payload} bytes of payload")
-        else:
-            payload = memoryview(bytearray(header.payload))
+        payload = into if into is not None and len(into) == header.payload else memoryview(bytearray(header.payload))
         self._fill(payload)
         return Frame(header.kind, meta, payload)
 

@@ -126,22 +126,24 @@ class Connection:
         """Closes the connection and tells the handler; the second time nothing happens."""
         if self.closed:
             return
+        payload = self._payload
+        self.drop()
+        if self.on_close:
+            self.on_close(self)
+        if self.proven:
+            self._handler.closed(self, payload)
+
+    def drop(self) -> None:
+        """Closes the connection and tells nobody."""
+        if self.closed:
+            return
         self.closed = True
         self._loop.watch(self._sock, 0, self._ready)
         with contextlib.suppress(OSError):
             self._sock.close()
-        if self.on_close:
-            self.on_close(self)
-        if self.proven:
-            self._handler.closed(self, self._payload)
-
-    def drop(self) -> None:
-        """Closes the connection and tells nobody."""
-        if not self.closed:
-            self.closed = True
-            self._loop.watch(self._sock, 0, self._ready)
-            with contextlib.suppress(OSError):
-                self._sock.close()
+        self._header = self._meta = self._payload = None  # who remembers the connection keeps no buffers by it
+        self._target = NOTHING
+        self._queue.clear()
 
     def _watch(self) -> None:
         events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)

@@ -12,11 +12,11 @@ import numpy as np
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch, Source, class_weights
-from tfleet.server.ledger import permutation
 from tfleet.server.plan import TrainingPlan
-from tfleet.spec.errors import WrongInput
+from tfleet.spec.errors import WrongInput, nearest
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
+from tfleet.strategies.ledger import permutation
 from tfleet.tasks.load import load_task, resolve
 from tfleet.tasks.task import Task
 from tfleet.worker.evaluate import Evaluator
@@ -69,12 +69,12 @@ class Built:
             items=len(self.train),
             batch_items=self._batch_items,
             batch_size=example.size,
-            steps=self.spec.steps,
+            steps=self.task.steps,
             evaluates=self.test is not None,
         )
-        self._check_evaluation()
         self._example = example
-        self._evaluator: Evaluator | None = None
+        self._evaluator = Evaluator(self.model, self.test, example.size) if self.test is not None else None
+        self._check_evaluation()
         self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.zeros(0, np.int64))
 
     def read(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
@@ -107,11 +107,7 @@ class Built:
 
     def evaluate(self) -> dict[str, float]:
         """Returns the held-out metrics of the model as it is now; empty when there is no held-out data."""
-        if self.test is None:
-            return {}
-        if self._evaluator is None:
-            self._evaluator = Evaluator(self.model, self.test, self.plan.batch_size)
-        return self._evaluator.metrics()
+        return self._evaluator.metrics() if self._evaluator else {}
 
     def export(self, directory: Path, step: int, metrics: dict[str, float]) -> Path:
         """Writes the model as it is now as a new version; returns its folder."""
@@ -142,8 +138,17 @@ class Built:
 
     def _check_evaluation(self) -> None:
         wanted = self.spec.evaluation
-        if self.test is None and (wanted.every_steps or wanted.evaluator or wanted.keep_best or wanted.stop_metric):
+        if self._evaluator is None and (
+            wanted.every_steps or wanted.evaluator or wanted.keep_best or wanted.stop_metric
+        ):
             raise WrongInput(
                 "the job asks for evaluations, but the task's data function returns no 'test'; "
                 "return held-out data too, or leave --eval-every and --evaluator out"
             )
+        names = self._evaluator.try_one() if self._evaluator else []
+        for flag, name in (("--keep-best", wanted.keep_best), ("--stop-metric", wanted.stop_metric)):
+            if name and name not in names:
+                raise WrongInput(
+                    f"{flag} {name}: the held-out data give no such metric{nearest(name, names)}; "
+                    f"name one of {', '.join(names)}"
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -10,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfleet.data.source import Indices, Source
-from tfleet.spec.errors import WrongInput
+from tfleet.spec.errors import JobFailed, TfleetError, WrongInput
+from tfleet.worker.model_check import in_short
 
 LARGEST_BATCH = 512
 """Rows that are evaluated at once at most, unless the training batch is larger."""
@@ -49,6 +51,24 @@ class Evaluator:
         self._source = source
         self._rows = 1 if source.items_are_batches else max(batch_size, min(LARGEST_BATCH, GROWTH * batch_size))
         self._steps: dict[int, Any] = {}
+        self._tried = False
+
+    def try_one(self) -> list[str]:
+        """Evaluates the first item only, in some milliseconds: what does not fit is found before hours of training.
+
+        Returns:
+            The names that `metrics` will give.
+
+        Raises:
+            WrongInput: when the source finds its data unusable, or they do not fit the model.
+        """
+        # Keras makes the metrics' variables in the first step, which must not be a traced one.
+        data, _ = self._read(np.zeros(1, np.int64))
+        with self._refusing():
+            names = list(_numbers(self._results(self._model.test_step(data))))
+        self._model.reset_metrics()
+        self._tried = True
+        return names
 
     def metrics(self) -> dict[str, float]:
         """Evaluates the model as it is now; blocks until all held-out data were read.
@@ -58,17 +78,39 @@ class Evaluator:
             several values gives `<name>_0`, `<name>_1`, ...
 
         Raises:
-            WrongInput: when the source finds its data unusable.
+            WrongInput: when the source finds its data unusable, or they do not fit the model.
+            JobFailed: when there is not enough memory.
         """
+        if not self._tried:
+            self.try_one()
         logs: dict[str, Any] = {}
-        if not self._steps:
-            # Keras makes the metrics' variables in the first step, which must not be a traced one.
-            self._model.test_step(self._read(np.zeros(1, np.int64))[0])
         self._model.reset_metrics()
         for data, size in self._batches():
-            logs = self._step(size)(data)
-        results = self._model.get_metrics_result()
-        return _numbers(results if set(results) == set(logs) else logs)
+            with self._refusing():
+                logs = self._step(size)(data)
+        return _numbers(self._results(logs))
+
+    def _results(self, logs: dict[str, Any]) -> dict[str, Any]:
+        results: dict[str, Any] = self._model.get_metrics_result()
+        return results if set(results) == set(logs) else logs
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turns what Keras, TensorFlow or the model's own code raises into one sentence."""
+        try:
+            yield
+        except TfleetError:
+            raise
+        except tf.errors.ResourceExhaustedError as error:
+            raise JobFailed(
+                f"there is not enough memory to evaluate the model {self._model.name} ({in_short(error)}); "
+                "take a smaller batch, or give the worker more memory"
+            ) from error
+        except Exception as error:
+            raise WrongInput(
+                f"the held-out data do not fit the model {self._model.name} ({in_short(error)}); "
+                "change what the task's data function returns as 'test', or the model"
+            ) from error
 
     def _batches(self) -> Iterator[tuple[tuple[Any, ...], int]]:
         for low in range(0, len(self._source), self._rows):

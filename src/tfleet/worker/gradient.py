@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfleet.data.source import Batch
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.layout import Layout, Variable
+from tfleet.strategies.exchange import Float32s, Step
 from tfleet.worker.metric_totals import mean_metrics
 from tfleet.worker.model_check import check_model, in_short
 from tfleet.worker.optimizer_config import Clipping
@@ -22,29 +23,8 @@ from tfleet.worker.traced import Compiled, Tracer
 from tfleet.worker.training_call import build, find_roles
 from tfleet.worker.xla import Choice, decide, given_jit_compile
 
-Float32s = np.ndarray[tuple[int], np.dtype[np.float32]]
-
-
 ALIGNMENT = 64
 """Bytes that TensorFlow's kernels want a tensor aligned to, whatever vectors they use; they end the process if not."""
-
-
-class Step(NamedTuple):
-    """What one batch gives. The arrays are read-only views of one result; they stay valid while they are kept.
-
-    Attributes:
-        gradient: float32 [N], clipped, of the loss by the parameters.
-        state: float32 [S], what the training call assigned.
-        loss: regularisers and `add_loss` included.
-        metrics: float32 [2 M], (total, count) of the batch for each of `layout.metrics`.
-        finite: whether the loss and every element of the gradient are finite.
-    """
-
-    gradient: Float32s
-    state: Float32s
-    loss: float
-    metrics: Float32s
-    finite: bool
 
 
 class GradientFunction:

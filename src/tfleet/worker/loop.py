@@ -10,10 +10,9 @@ from tfleet.checkpoint.store import Store
 from tfleet.data import Batch
 from tfleet.spec.errors import ExitCode, JobFailed
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.exchange import Exchange, Step
 from tfleet.wire.frames import Lease, Order, Take
 from tfleet.worker.built import Built
-from tfleet.worker.exchange import Exchange
-from tfleet.worker.gradient import Step
 from tfleet.worker.recorder import Recorder
 from tfleet.worker.session import Session
 

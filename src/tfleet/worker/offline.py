@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from tfleet.checkpoint.errors import none_readable
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.spec.errors import WrongInput
@@ -16,6 +18,8 @@ from tfleet.worker.keras_setup import set_up
 
 def evaluate_run(run: RunDir, commit: int = -1) -> dict[str, Any]:
     """Evaluates a commit on the task's held-out data; blocks for seconds.
+
+    Tells on stderr which newer commits are damaged.
 
     Args:
         run: the run directory.
@@ -35,6 +39,8 @@ def evaluate_run(run: RunDir, commit: int = -1) -> dict[str, Any]:
 
 def export_run(run: RunDir, commit: int = -1) -> Path:
     """Exports a commit as a new version; blocks for seconds.
+
+    Tells on stderr which newer commits are damaged.
 
     Args:
         run: the run directory.
@@ -59,9 +65,13 @@ def _load(run: RunDir, commit: int) -> tuple[Built, Manifest]:
             raise WrongInput(f"there is no commit {commit} in {run.path}; give one of these to --commit: {have}")
         manifest: Manifest | None = store.get(commit)
     else:
-        manifest, _ = store.newest()
+        manifest, refused = store.newest()
+        if manifest is None and refused:
+            raise none_readable(refused)
+        for sentence in refused:
+            print(f"tfleet: note: {sentence}", file=sys.stderr, flush=True)
     if manifest is None:
-        raise WrongInput(f"there is no commit in {run.path} yet; wait until the job has begun to train")
+        raise WrongInput(f"there is no commit in {run.path} yet; train first, or wait until the job has begun to train")
     set_up(spec.threads, spec.seed)
     built = Built(spec)
     built.load(store, manifest)

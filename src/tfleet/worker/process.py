@@ -18,9 +18,11 @@ from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import partition_bounds
 from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir, outcome_of
+from tfleet.strategies import strategy
+from tfleet.strategies.exchange import Rejoin
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
-from tfleet.worker.session import Rejoin, Session, guarded
+from tfleet.worker.session import Session, guarded
 
 if TYPE_CHECKING:
     from tfleet.worker.built import Built
@@ -134,7 +136,6 @@ class WorkerProcess:
             set_up(self._spec.threads, self._spec.seed)
         from tfleet.worker.built import Built
         from tfleet.worker.evaluator import follow
-        from tfleet.worker.exchange import exchange_for
         from tfleet.worker.loop import TrainingLoop
         from tfleet.worker.recorder import Recorder
 
@@ -144,7 +145,7 @@ class WorkerProcess:
         session.first.call("describe", plan=built.plan.to_json())
         resumed = self._start(session, built)
         session.attach()
-        exchange = exchange_for(self._spec.strategy, session, built.plan.layout, self._spec.ps)
+        exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec.ps)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
         if resumed >= 0:
             recorder.purge(resumed + 1)

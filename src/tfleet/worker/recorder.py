@@ -10,9 +10,8 @@ import numpy as np
 from tfleet.data import Batch
 from tfleet.spec.job import SummarySpec
 from tfleet.spec.rundir import RunDir
+from tfleet.strategies.exchange import Exchange, Float32s, Step
 from tfleet.worker.built import Built
-from tfleet.worker.exchange import Exchange
-from tfleet.worker.gradient import Float32s, Step
 from tfleet.worker.session import Heart
 from tfleet.worker.summaries import Budget, Details, Scalars, details_folder, eval_folder, job_folder, worker_folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
@@ -21,10 +23,6 @@ ABORT_AFTER = 3.0
 """Seconds after the end of the job for an exchange that is under way."""
 OVER_GRACE = 20.0
 """Seconds after the end of the job in which this process must have ended by itself."""
-
-
-class Rejoin(Exception):
-    """This worker is out of the job: it was silent for too long. It may join again as a new member."""
 
 
 class Session:
@@ -171,7 +169,9 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
     except (ConnectionLost, Rejoin):
         raise
     except TfleetError as error:
-        session.first.call("fail", message=str(error), exit_code=int(error.exit_code))
+        # A ps that refuses a frame closes the connection after its error: who joined again would be refused again.
+        with contextlib.suppress(ConnectionLost):
+            session.first.call("fail", message=str(error), exit_code=int(error.exit_code))
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,8 +1,9 @@
-"""How a worker and the partitions exchange gradients and parameters: one class for each strategy."""
+"""The worker's side of a strategy: how gradients and parameters travel between it and the partitions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,11 +11,49 @@ from tfleet.spec.errors import JobFailed
 from tfleet.spec.layout import Layout, partition_bounds
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import Kind, Order, Push, Take, pack_push, unpack_take
-from tfleet.worker.gradient import Float32s, Step
-from tfleet.worker.session import Rejoin, Session
 
 ALIGNMENT = 16
 """Of the parameters, in float32 elements: 64 bytes."""
+
+Float32s = np.ndarray[tuple[int], np.dtype[np.float32]]
+
+
+class Rejoin(Exception):
+    """This worker is out of the job: it was silent for too long. It may join again as a new member."""
+
+
+class Step(NamedTuple):
+    """What one batch gives. The arrays are read-only views of one result; they stay valid while they are kept.
+
+    Attributes:
+        gradient: float32 [N], clipped, of the loss by the parameters.
+        state: float32 [S], what the training call assigned.
+        loss: regularisers and `add_loss` included.
+        metrics: float32 [2 M], (total, count) of the batch for each of `layout.metrics`.
+        finite: whether the loss and every element of the gradient are finite.
+    """
+
+    gradient: Float32s
+    state: Float32s
+    loss: float
+    metrics: Float32s
+    finite: bool
+
+
+class Peers(Protocol):
+    """A worker's membership, as far as an exchange needs it.
+
+    Attributes:
+        member: the number that the coordinator gave.
+        generation: of the job.
+        first: connection to ps 0.
+        others: connections to ps 1, 2, ...
+    """
+
+    member: int
+    generation: int
+    first: Channel
+    others: list[Channel]
 
 
 class Exchange(ABC):
@@ -27,14 +66,14 @@ class Exchange(ABC):
         want: batches that are asked for with each push; 0: no more, this worker leaves.
     """
 
-    def __init__(self, session: Session, layout: Layout, ps: int) -> None:
+    def __init__(self, peers: Peers, layout: Layout, ps: int) -> None:
         # ps 0 sends state and its slice in one payload: they lie side by side here.
         memory = _memory(layout.state_size, layout.parameters)
         self.state: Float32s = memory[: layout.state_size]
         self.parameters: Float32s = memory[layout.state_size :]
         self.step = 0
         self.want = 1
-        self._session = session
+        self._peers = peers
         self._bounds = partition_bounds(layout.parameters, ps)
         self._sequence = 0
         first_high = layout.state_size + self._bounds[0][1]
@@ -44,7 +83,7 @@ class Exchange(ABC):
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
         meta = self._meta(0.0, 0, 0, 0, 0)
-        self._session.first.send(Kind.PULL, meta)
+        self._peers.first.send(Kind.PULL, meta)
         take = self._receive_first()
         self._pull_others(meta)
         return take
@@ -67,70 +106,31 @@ class Exchange(ABC):
         """
 
     def _meta(self, rate: float, samples: int, epoch: int, batch: int, batches: int) -> bytes:
-        who = (self._session.generation, self._session.member, self._sequence)
+        who = (self._peers.generation, self._peers.member, self._sequence)
         return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=self.want, held=0))
 
     def _send_others(self, meta: bytes, step: Step) -> None:
         gradient = step.gradient
-        for channel, (low, high) in zip(self._session.others, self._bounds[1:], strict=True):
+        for channel, (low, high) in zip(self._peers.others, self._bounds[1:], strict=True):
             channel.send(Kind.PUSH, meta, gradient[low:high].data)
 
     def _send_first(self, meta: bytes, step: Step, state: Float32s) -> None:
         low, high = self._bounds[0]
-        self._session.first.send(Kind.PUSH, meta, step.gradient[low:high].data, state.data, step.metrics.data)
+        self._peers.first.send(Kind.PUSH, meta, step.gradient[low:high].data, state.data, step.metrics.data)
 
     def _pull_others(self, meta: bytes) -> None:
-        for channel in self._session.others:
+        for channel in self._peers.others:
             channel.send(Kind.PULL, meta)
         self._receive_others()
 
     def _receive_others(self) -> None:
-        for channel, view in zip(self._session.others, self._views[1:], strict=True):
-            _taken(channel, view)
+        for channel, view in zip(self._peers.others, self._views[1:], strict=True):
+            taken(channel, view)
 
     def _receive_first(self) -> Take:
-        take = _taken(self._session.first, self._first_view)
+        take = taken(self._peers.first, self._first_view)
         self.step = take.step
         return take
-
-
-class AsyncExchange(Exchange):
-    """Pushes to all partitions at once, ps 0 last, and takes what they answer."""
-
-    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
-        """See `Exchange.push`; the state travels as a difference."""
-        self._sequence += 1
-        meta = self._meta(rate, samples, epoch, batch, batches)
-        self._send_others(meta, step)
-        self._send_first(meta, step, step.state - self.state)
-        self._receive_others()
-        return self._receive_first()
-
-
-class SyncExchange(Exchange):
-    """Pushes to ps 1, 2, ... and waits until they have it, then to ps 0, which is therefore never ahead of them.
-
-    So when ps 0 gives a lease of the next step, every partition has applied the last one.
-    """
-
-    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
-        """See `Exchange.push`; the state travels as it is."""
-        self._sequence += 1
-        meta = self._meta(rate, samples, epoch, batch, batches)
-        self._send_others(meta, step)
-        for channel in self._session.others:
-            _taken(channel, None)
-        self._send_first(meta, step, step.state)
-        before = self.step
-        take = self._receive_first()
-        if self.step != before:
-            self._pull_others(meta)
-        return take
-
-
-def exchange_for(strategy: str, session: Session, layout: Layout, ps: int) -> Exchange:
-    """Returns the exchange of a strategy."""
-    return (SyncExchange if strategy == "sync" else AsyncExchange)(session, layout, ps)
 
 
 def _memory(state: int, parameters: int) -> Float32s:
@@ -140,7 +140,13 @@ def _memory(state: int, parameters: int) -> Float32s:
     return spare[offset : offset + state + parameters]
 
 
-def _taken(channel: Channel, view: memoryview | None) -> Take:
+def taken(channel: Channel, view: memoryview | None) -> Take:
+    """Blocks for a TAKE; its payload goes into `view`.
+
+    Raises:
+        Rejoin: when the ps does not take this worker for a member.
+        ConnectionLost: when the ps is gone.
+    """
     frame = channel.receive(view)
     if frame.kind is not Kind.TAKE:
         channel.result(frame)

@@ -6,7 +6,6 @@ whoever joins, leaves or dies. The order of samples is not stored: it follows fr
 
 from __future__ import annotations
 
-import heapq
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -51,6 +50,11 @@ class Ledger(ABC):
         return bool(self.total) and self.step >= self.total
 
     @property
+    def at_boundary(self) -> bool:
+        """Whether no step is half done, so that a commit may be made."""
+        return True
+
+    @property
     @abstractmethod
     def epoch(self) -> int:
         """The epoch that is being worked on, from 0."""
@@ -82,77 +86,3 @@ class Ledger(ABC):
     @abstractmethod
     def counts(self) -> dict[str, int]:
         """Returns epoch, and batches acknowledged in all, leased, returned."""
-
-
-class AsyncLedger(Ledger):
-    """One batch is one step; batches are given in order, returned ones first."""
-
-    def __init__(self, batches: int, total: int) -> None:
-        super().__init__(batches, total)
-        self._next: Key = (0, 0)
-        self._leased: dict[Key, int] = {}
-        self._returned: list[Key] = []
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the next new batch."""
-        return self._next[0]
-
-    def lease(self, member: int, want: int, now: float) -> list[Lease]:
-        """Gives returned batches first, never more than steps remain."""
-        if self.total:
-            want = min(want, self.total - self.step - len(self._leased))
-        leases = []
-        for _ in range(want):
-            key = heapq.heappop(self._returned) if self._returned else self._advance()
-            self._leased[key] = member
-            leases.append(Lease(*key, 1))
-        return leases
-
-    def acknowledge(self, member: int, key: Key, now: float) -> bool:
-        """Counts one step."""
-        if self._leased.get(key) != member:
-            self.duplicates += 1
-            return False
-        del self._leased[key]
-        self.step += 1
-        return True
-
-    def give_back(self, member: int) -> int:
-        """Puts the member's batches where the next lease finds them."""
-        mine = [key for key, holder in self._leased.items() if holder == member]
-        for key in mine:
-            del self._leased[key]
-            heapq.heappush(self._returned, key)
-        return len(mine)
-
-    def cap(self) -> None:
-        """No new batches; those of the living are awaited."""
-        self.total = max(1, self.step + len(self._leased))
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the next batch and those before it that are not acknowledged."""
-        return {"step": self.step, "next": list(self._next), "open": sorted([*self._leased, *self._returned])}
-
-    def restore(self, values: dict[str, Any]) -> None:
-        """Everything that was open is to do again."""
-        self.step = int(values["step"])
-        self._next = (int(values["next"][0]), int(values["next"][1]))
-        self._leased = {}
-        self._returned = [(int(epoch), int(batch)) for epoch, batch in values["open"]]
-        heapq.heapify(self._returned)
-
-    def counts(self) -> dict[str, int]:
-        """Returns the counts for the status."""
-        return {
-            "epoch": self.epoch,
-            "acknowledged": self.step,
-            "leased": len(self._leased),
-            "returned": len(self._returned),
-        }
-
-    def _advance(self) -> Key:
-        key = self._next
-        epoch, batch = key
-        self._next = (epoch, batch + 1) if batch + 1 < self.batches else (epoch + 1, 0)
-        return key

@@ -1,4 +1,4 @@
-"""The ledger of the sync strategy: a step is a fixed set of batches, each done once by whoever is first.
+"""The strategy sync: a step applies a fixed set of batches, each done once by whoever is first.
 
 Batch j of step s within an epoch is number s R + j of the epoch's order, for R batches a step; the last step of an
 epoch has the batches that are left. When all are leased and one is overdue, a free worker gets a copy of the oldest
@@ -13,8 +13,14 @@ import statistics
 from collections import deque
 from typing import Any
 
-from tfleet.server.ledger import Key, Ledger
-from tfleet.wire.frames import Lease
+import numpy as np
+
+from tfleet.spec.layout import Layout
+from tfleet.strategies.base import Strategy
+from tfleet.strategies.exchange import Exchange, Peers, Step, taken
+from tfleet.strategies.ledger import Key, Ledger
+from tfleet.strategies.rule import Rule, Updatable, Vector
+from tfleet.wire.frames import Lease, Push, Take
 
 OVERDUE_FACTOR = 3.0
 """A lease is overdue after so many times the median time of a batch."""
@@ -126,6 +132,96 @@ class SyncLedger(Ledger):
         limit = OVERDUE_UNKNOWN
         if self._times:
             limit = max(OVERDUE_LEAST, OVERDUE_FACTOR * statistics.median(self._times))
-        others = {b: min(holders.values()) for b, holders in self._leases.items() if member not in holders}
+        # By its newest copy: else every free worker would copy the same batch, and no other that is late.
+        others = {b: max(holders.values()) for b, holders in self._leases.items() if member not in holders}
         oldest = min(others, key=others.__getitem__, default=None)
         return oldest if oldest is not None and now - others[oldest] > limit else None
+
+
+class ApplyTogether(Rule):
+    """The rule of sync: a step's batches are summed, weighted by samples, and applied when all have arrived.
+
+    The first answer for each batch counts: every worker computes the same gradient for it, so partitions need not
+    agree on whose they took. State is averaged over the batches, weighted alike.
+    """
+
+    def __init__(self, partition: Updatable, batch_size: int) -> None:
+        self._partition = partition
+        self._batch_size = batch_size
+        self._sum: Vector = np.zeros(partition.size, np.float32)
+        self._state: Vector = np.zeros(len(partition.state), np.float32)
+        self._weight = 0.0
+        self._got: set[tuple[int, int]] = set()
+
+    def take(self, push: Push, gradient: Vector, state: Vector) -> bool:
+        """Adds the push to its step; True: the step is complete and was applied."""
+        key = (push.epoch, push.batch)
+        if push.step != self._partition.iteration or key in self._got:
+            return False
+        weight = push.samples / self._batch_size
+        self._add(gradient, state, weight)
+        self._got.add(key)
+        if len(self._got) < push.batches:
+            return False
+        self._finish(push.learning_rate)
+        return True
+
+    def _add(self, gradient: Vector, state: Vector, weight: float) -> None:
+        first = not self._got
+        if weight == 1.0 and first:
+            np.copyto(self._sum, gradient)
+        elif weight == 1.0:
+            self._sum += gradient
+        else:
+            np.add(0 if first else self._sum, gradient * np.float32(weight), out=self._sum)
+        np.add(0 if first else self._state, state * np.float32(weight), out=self._state)
+        self._weight += weight
+
+    def _finish(self, learning_rate: float) -> None:
+        if self._weight != 1.0:
+            self._sum /= np.float32(self._weight)
+            self._state /= np.float32(self._weight)
+        self._partition.apply(self._sum, learning_rate)
+        self._partition.state[:] = self._state
+        self._weight = 0.0
+        self._got.clear()
+
+
+class SyncExchange(Exchange):
+    """Pushes to ps 1, 2, ... and waits until they have it, then to ps 0, which is therefore never ahead of them.
+
+    So when ps 0 gives a lease of the next step, every partition has applied the last one.
+    """
+
+    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
+        """See `Exchange.push`; the state travels as it is."""
+        self._sequence += 1
+        meta = self._meta(rate, samples, epoch, batch, batches)
+        self._send_others(meta, step)
+        for channel in self._peers.others:
+            taken(channel, None)
+        self._send_first(meta, step, step.state)
+        before = self.step
+        take = self._receive_first()
+        if self.step != before:
+            self._pull_others(meta)
+        return take
+
+
+class Sync(Strategy):
+    """Steps of R batches, equal to one worker with R times the batch; workers wait for each other at each step."""
+
+    name = "sync"
+    aggregates = True
+
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
+        """See `Strategy.ledger`."""
+        return SyncLedger(batches, total, aggregate)
+
+    def rule(self, partition: Updatable, batch_size: int) -> Rule:
+        """See `Strategy.rule`."""
+        return ApplyTogether(partition, batch_size)
+
+    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+        """See `Strategy.exchange`."""
+        return SyncExchange(peers, layout, ps)

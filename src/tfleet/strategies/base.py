@@ -1,0 +1,54 @@
+"""What a strategy is: a ledger for the coordinator, a rule for each partition, an exchange for each worker."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from tfleet.spec.layout import Layout
+from tfleet.strategies.exchange import Exchange, Peers
+from tfleet.strategies.ledger import Ledger
+from tfleet.strategies.rule import Rule, Updatable
+
+
+class Strategy(ABC):
+    """How updates meet. A new strategy is one new file with a subclass; the registry finds it.
+
+    Attributes:
+        name: as in `JobSpec.strategy`.
+        aggregates: whether a step applies several batches together. Then there is a moment between two steps in which
+            no push is under way, workers get new parameters with a new step only, and a lost worker leaves nothing
+            half done.
+    """
+
+    name: ClassVar[str]
+    aggregates: ClassVar[bool]
+
+    @abstractmethod
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
+        """Makes the coordinator's side.
+
+        Args:
+            batches: in an epoch.
+            total: global steps to train; 0: until stopped.
+            aggregate: batches in a full step.
+        """
+
+    @abstractmethod
+    def rule(self, partition: Updatable, batch_size: int) -> Rule:
+        """Makes a partition's side.
+
+        Args:
+            partition: that the rule updates.
+            batch_size: samples in a full batch, which has weight 1.
+        """
+
+    @abstractmethod
+    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+        """Makes a worker's side.
+
+        Args:
+            peers: its connections.
+            layout: of the model.
+            ps: number of partitions.
+        """

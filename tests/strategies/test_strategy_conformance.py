@@ -1,0 +1,26 @@
+"""The strategies that come with tfleet conform."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfleet.spec.job import JobSpec
+from tfleet.strategies import Strategy, strategy
+from tfleet.testing.strategies import StrategyConformance
+
+
+class TestAsync(StrategyConformance):
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return strategy("async")
+
+
+class TestSync(StrategyConformance):
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return strategy("sync")
+
+
+def test_each_strategy_of_a_job_is_there() -> None:
+    for name in JobSpec.json_schema()["properties"]["strategy"]["enum"]:
+        assert strategy(name).name == name
