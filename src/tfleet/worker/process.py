@@ -111,7 +111,7 @@ class WorkerProcess:
             parameters, state, frozen = built.gradient.initial()
             bounds = partition_bounds(len(parameters), self._spec.ps)
             for channel, (low, high) in zip((session.first, *session.others), bounds, strict=True):
-                channel.call("set", parameters[low:high].data.cast("B"))
+                channel.call("set", parameters[low:high].data.cast("B"), member=session.member)
             session.first.call("initialised", np.concatenate([state, frozen]).data.cast("B"))
         frozen = np.frombuffer(payload, np.float32)
         own, state, _ = built.gradient.initial()
