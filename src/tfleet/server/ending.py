@@ -25,14 +25,12 @@ class Ending:
         over: {"phase", "exit_code", "reason"} once the job is over, else None.
         reason: one sentence for the user, or empty.
         export: folder of the exported version, or empty.
-        metrics: held-out metrics of the exported model.
     """
 
     def __init__(self, job: Coordinator) -> None:
         self.over: dict[str, Any] | None = None
         self.reason = ""
         self.export = ""
-        self.metrics: dict[str, float] = {}
         self.calls: Calls = {
             "end": self._asked,
             "fail": self._failed,
@@ -148,7 +146,6 @@ class Ending:
     def _finalised(self, call: Call) -> None:
         self._check_holder(call)
         self.export = str(call.values["export"])
-        self.metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
         call.reply({})
         self.end(self._wish or "done", ExitCode.DONE, self.reason)
 
