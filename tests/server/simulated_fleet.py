@@ -504,7 +504,7 @@ class Worker:
             )
             exported = answer["export"]
         self.fleet.store.get(exported)
-        yield from self._call(first, "finalised", export=str(exported), metrics=metrics)
+        yield from self._call(first, "finalised", export=str(exported))
 
     def _follow(self, first):
         seen = 0

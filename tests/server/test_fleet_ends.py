@@ -1,5 +1,7 @@
 """How simulated jobs end: stopped, interrupted, failed in any phase; leases to evaluate and to finalise."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,6 +130,10 @@ class Scores:
 
     def __call__(self, manifest):
         self.seen.append(manifest.step)
+        return self.of(manifest)
+
+    @staticmethod
+    def of(manifest):
         return {"accuracy": 1.0 - 0.01 * abs(manifest.step - 4), "loss": 0.5}
 
 
@@ -145,7 +151,27 @@ def test_commits_are_evaluated_and_the_best_is_kept(tmp_path_factory, seed, ps, 
         assert scores.seen[-1] == STEPS
         best = fleet.store.get(int(fleet.job.ending.export))
         assert best.step == min(scores.seen, key=lambda step: (abs(step - 4), scores.seen.index(step)))
-        assert fleet.job.status()["evaluation"]["metrics"] == fleet.job.ending.metrics
+        told = {"step": best.step, "commit": best.number, "metrics": scores.of(best)}
+        assert fleet.job.status()["evaluation"] == told
+
+
+def test_a_metric_that_is_not_finite_is_noted_once_and_is_never_the_best(tmp_path):
+    def scores(manifest):
+        return {"accuracy": 0.5, "loss": "nan" if manifest.step % 8 else 0.1 * manifest.step}
+
+    spec = {"evaluation": {"every_steps": 4, "keep_best": "loss"}, "checkpoint": EACH, "steps": STEPS}
+    with Fleet(tmp_path, TASK, ps=1, workers=1, evaluate=scores, **spec) as fleet:
+        fleet.start_all()
+        fleet.run()
+        assert fleet.job.phase == "done"
+        assert [note for note in fleet.job.notes if "loss is not a finite number" in note] == [
+            "held out at step 4: loss is not a finite number; look at those data"
+        ]
+        best = fleet.store.get(int(fleet.job.ending.export))
+        assert best.step == 8
+        json.dumps(fleet.job.status(), allow_nan=False)
+        rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert "loss" not in next(row for row in rows if row["kind"] == "eval")
 
 
 def test_an_evaluation_asked_for_while_another_runs_is_not_lost(tmp_path):

@@ -245,9 +245,11 @@ def test_a_worker_drains_and_another_joins(tmp_path, strategy, seed):
             assert exact(fleet)
 
 
+@pytest.mark.parametrize("strategy", ["async", "sync"])
 @pytest.mark.parametrize("seed", range(8))
-def test_everybody_is_asked_to_end_at_once(tmp_path, seed):
-    with Fleet(tmp_path, TASK, seed, ps=2, workers=3, steps=0) as fleet:
+def test_everybody_is_asked_to_end_at_once(tmp_path, strategy, seed):
+    spec = {"strategy": strategy, **({"replicas_to_aggregate": 5} if strategy == "sync" else {})}
+    with Fleet(tmp_path, TASK, seed, ps=2, workers=3, steps=0, **spec) as fleet:
         fleet.start_all()
         fleet.run(until=lambda: fleet.job.step >= 5)
         acts = [lambda w=worker: fleet.drain(w) for worker in fleet.workers]

@@ -68,10 +68,10 @@ def test_many_workers_equal_one_with_a_larger_batch(tmp_path_factory, seed, ps, 
     assert np.abs(alone).max() > 0.1
 
 
-@given(seeds, st.integers(1, 4), deaths)
-@settings(max_examples=20, deadline=None, derandomize=True)
-def test_so_do_workers_that_die_with_one_ps(tmp_path_factory, seed, workers, deaths):
-    spec = {"ps": 1, "workers": workers, "steps": STEPS}
+@given(seeds, st.integers(1, 3), st.integers(1, 4), deaths)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_so_do_workers_that_die_and_others_that_join(tmp_path_factory, seed, ps, workers, deaths):
+    spec = {"ps": ps, "workers": workers, "steps": STEPS, "checkpoint": {"every_seconds": 0, "every_steps": 3}}
     with Fleet(tmp_path_factory.mktemp("run"), Linear(ITEMS, BATCH), seed, strategy="sync", **spec) as fleet:
         fleet.start_all()
         parameters = fleet.run(at=dict.fromkeys(deaths, die)).parameters()

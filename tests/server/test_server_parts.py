@@ -120,7 +120,7 @@ def test_evaluations_go_on_after_a_restore():
     after = Evaluations(EvaluationSpec(every_steps=1, **spec))
     after.restore(before.to_json())
     assert after.report(30, 3, {"accuracy": 0.5}) is True
-    assert (after.best, after.to_json()["best_kept"]) == (0, 0.5)
+    assert (after.best, after.to_json()["kept"]["metrics"]) == (0, {"accuracy": 0.5})
 
 
 # Members.

@@ -10,7 +10,7 @@ from tfleet.server.partition import Partition
 from tfleet.strategies import strategy as strategy_of
 from tfleet.strategies.asynchronous import ApplyAtOnce
 from tfleet.strategies.synchronous import ApplyTogether
-from tfleet.wire.frames import Push
+from tfleet.wire.frames import ProtocolError, Push
 
 SIZE, BATCH = 300, 8
 
@@ -35,7 +35,7 @@ def test_at_once_each_push_is_an_update():
     rule = ApplyAtOnce(one)
     for number in range(3):
         gradient, state = vectors(number)
-        assert rule.take(push(rate=0.1 * number), gradient, state) is True
+        rule.take(push(rate=0.1 * number), gradient, state)
         other.apply(gradient, 0.1 * number)
     assert one.parameters.tobytes() == other.parameters.tobytes()
     assert one.iteration == 3
@@ -56,7 +56,8 @@ def test_together_one_full_batch_has_the_bits_of_at_once(name):
     together, at_once = ApplyTogether(one, BATCH), ApplyAtOnce(other)
     for step in range(5):
         gradient, _ = vectors(step)
-        assert together.take(push(step=step), gradient, np.zeros(2, np.float32)) is True
+        together.take(push(step=step), gradient, np.zeros(2, np.float32))
+        together.reach(step + 1)
         at_once.take(push(), gradient, np.zeros(2, np.float32))
     assert one.parameters.tobytes() == other.parameters.tobytes()
     assert all(one.slots[slot].tobytes() == other.slots[slot].tobytes() for slot in one.slots)
@@ -69,10 +70,9 @@ def test_together_batches_are_weighted_by_samples_in_any_order(samples, random):
     rule, order = ApplyTogether(one, BATCH), list(range(len(samples)))
     random.shuffle(order)
     for number in order:
-        complete = rule.take(push(number, len(samples), samples[number], rate=1.0), *vectors(number))
-        assert complete == (number == order[-1])
-        if not complete:
-            assert one.parameters.tobytes() == start.tobytes()
+        rule.take(push(number, len(samples), samples[number], rate=1.0), *vectors(number))
+        assert one.parameters.tobytes() == start.tobytes()
+    rule.reach(1)
     weights = np.array(samples) / sum(samples)
     gradient = sum(w * vectors(number)[0].astype(np.float64) for number, w in enumerate(weights))
     state = sum(w * vectors(number)[1].astype(np.float64) for number, w in enumerate(weights))
@@ -84,11 +84,11 @@ def test_together_batches_are_weighted_by_samples_in_any_order(samples, random):
 def test_together_the_first_answer_for_a_batch_counts():
     one, other = partition(), partition()
     rule, plain = ApplyTogether(one, BATCH), ApplyTogether(other, BATCH)
-    assert rule.take(push(0, 2), *vectors(0)) is False
-    assert rule.take(push(0, 2), *vectors(9)) is False
-    assert rule.take(push(1, 2), *vectors(1)) is True
+    for batch, values in ((0, 0), (0, 9), (1, 1)):
+        rule.take(push(batch, 2), *vectors(values))
     for batch in (0, 1):
         plain.take(push(batch, 2), *vectors(batch))
+    rule.reach(1), plain.reach(1)
     assert one.parameters.tobytes() == other.parameters.tobytes()
     assert one.state.tobytes() == other.state.tobytes()
 
@@ -98,10 +98,26 @@ def test_together_a_push_of_another_step_is_left_out(step):
     one = partition()
     rule = ApplyTogether(one, BATCH)
     rule.take(push(0, 1, step=0), *vectors(0))
+    rule.reach(1)
     after = one.parameters.copy()
-    assert rule.take(push(0, 1, step=step), *vectors(1)) is False
+    rule.take(push(0, 1, step=step), *vectors(1))
+    with pytest.raises(ProtocolError, match="lacks a part"):
+        rule.reach(2)
     assert one.parameters.tobytes() == after.tobytes()
-    assert rule.take(push(0, 1, step=1), *vectors(1)) is True
+    rule.take(push(0, 1, step=1), *vectors(1))
+    rule.reach(2)
+    assert one.iteration == 2
+
+
+@pytest.mark.parametrize(("taken", "step"), [(0, 1), (1, 1), (2, 2)])
+def test_together_a_step_that_is_not_complete_cannot_be_over(taken, step):
+    one = partition()
+    rule = ApplyTogether(one, BATCH)
+    for batch in range(taken):
+        rule.take(push(batch, 2), *vectors(batch))
+    with pytest.raises(ProtocolError, match="lacks a part"):
+        rule.reach(step)
+    assert one.iteration == 0
 
 
 def test_together_nothing_of_a_step_is_left_in_the_next():
@@ -110,9 +126,11 @@ def test_together_nothing_of_a_step_is_left_in_the_next():
     for step, samples in enumerate([(3, 8, 1), (8, 8), (5,)]):
         for batch, count in enumerate(samples):
             rule.take(push(batch, len(samples), count, step=step), *vectors(10 * step + batch))
+        rule.reach(step + 1)
         fresh = ApplyTogether(other, BATCH)
         for batch, count in enumerate(samples):
             fresh.take(push(batch, len(samples), count, step=step), *vectors(10 * step + batch))
+        fresh.reach(step + 1)
         assert one.parameters.tobytes() == other.parameters.tobytes()
         assert one.state.tobytes() == other.state.tobytes()
 
@@ -133,7 +151,8 @@ def test_an_empty_partition_counts_its_updates(name):
     empty = Partition(5, 5, build(OptimizerSpec("adam")), [])
     rule = strategy_of(name).rule(empty, BATCH)
     nothing = np.zeros(0, np.float32)
-    assert rule.take(push(), nothing, nothing) is True
+    rule.take(push(), nothing, nothing)
+    rule.reach(1)
     assert (empty.size, empty.iteration) == (0, 1)
 
 

@@ -64,6 +64,7 @@ class Checkpointing:
         self.blocked = job.strategy.aggregates
         self.commits.start(
             self._facts,
+            step=job.step,
             hold=not job.strategy.aggregates,
             protect=job.evaluating.protected,
             copied=self._unblock,

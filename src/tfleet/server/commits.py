@@ -62,6 +62,7 @@ class Commits:
         self,
         facts: Callable[[], Facts],
         *,
+        step: int,
         hold: bool,
         protect: Callable[[], set[int]],
         copied: Callable[[], None],
@@ -72,6 +73,7 @@ class Commits:
 
         Args:
             facts: called at the cut, in the moment in which partition 0 is copied.
+            step: that is reached, where no pushes are under way.
             hold: whether pushes may be under way, so that a cut has to be found.
             protect: numbers of older commits not to remove.
             copied: called when every partition has its copy.
@@ -92,7 +94,7 @@ class Commits:
             for entry in tables:
                 for member, sequence in entry["table"]:
                     table[member] = max(sequence, table.get(member, 0))
-            self._cut(number, list(table.items()), facts, written, copied, stop)
+            self._cut(number, step, list(table.items()), facts, written, copied, stop)
 
         def written(parts: list[Values], at_cut: Facts) -> None:
             def ended(manifest: Manifest) -> None:
@@ -107,11 +109,12 @@ class Commits:
         if hold and self._links.count > 1:
             self._links.ask_all("hold", lambda index: {}, cut, stop)
         else:
-            self._cut(number, [], facts, written, copied, stop)
+            self._cut(number, step, [], facts, written, copied, stop)
 
     def _cut(
         self,
         number: int,
+        step: int,
         table: list[tuple[int, int]],
         facts: Callable[[], Facts],
         written: Callable[[list[Values], Facts], None],
@@ -134,7 +137,7 @@ class Commits:
                 self._links.ask_all("written", lambda _: {"number": number}, lambda r: written(r, taken[0]), stop)
 
         for index in range(self._links.count):
-            values = {"number": number, "table": table}
+            values = {"number": number, "step": step, "table": table}
             self._links.ask(index, "cut", values, lambda result, index=index: one(index, result))  # type: ignore[misc]
 
     def _write(self, number: int, parts: list[Values], facts: Facts) -> Manifest:

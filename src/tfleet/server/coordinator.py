@@ -181,7 +181,7 @@ class Coordinator:
         """Whether the connection is that of a living member of this number."""
         return member in self.members.living and self.members.living[member] is connection.owner
 
-    def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
+    def pushed(self, connection: Connection, push: Push, metrics: Vector) -> None:
         """Counts a push of a worker and answers it."""
         member = self.members.living.get(push.member)
         assert self.ledger is not None
@@ -195,6 +195,7 @@ class Coordinator:
             member.steps += 1
             self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
         if self.ledger.step != before:
+            self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
             self.finish_if_done()
             if self.strategy.aggregates and self._parked:

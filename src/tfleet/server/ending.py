@@ -26,7 +26,6 @@ class Ending:
         over: {"phase", "exit_code", "reason"} once the job is over, else None.
         reason: one sentence for the user, or empty.
         export: folder of the exported version, or empty.
-        metrics: held-out metrics of the exported model.
         wish: the phase that the job is to end in before its last step: stopped, interrupted, or done (stopped early);
             or empty.
         on_over: called once the job is over, before anybody is told.
@@ -38,7 +37,6 @@ class Ending:
         self.wish = job.history.ending
         self.on_over: Callable[[], None] = lambda: None
         self.export = ""
-        self.metrics: dict[str, float] = {}
         self.calls: Calls = {
             "end": self._asked,
             "fail": self._failed,
@@ -87,7 +85,7 @@ class Ending:
             code = ExitCode.INTERRUPTED if phase == "interrupted" else ExitCode.DONE
             self.end(phase, code, self.reason or "the job was ended before its first step")
         elif job.phase == "training":
-            job.ledger.cap()
+            self._cap()
             job.finish_if_done()
             job.serve_parked()
         elif phase == "interrupted" and self._committed:
@@ -95,15 +93,22 @@ class Ending:
 
     def begin(self) -> None:
         """Training begins: it ends at once where the generation before was asked to end."""
-        if self.wish and self._job.ledger:
-            self._job.ledger.cap()
+        if self.wish:
+            self._cap()
 
     def given_back(self) -> None:
         """Batches were given back: a job that is about to end does not wait for another worker to do them."""
         job = self._job
-        if self.wish and job.phase == "training" and job.ledger:
-            job.ledger.cap()
+        if self.wish and job.phase == "training":
+            self._cap()
             job.finish_if_done()
+
+    def _cap(self) -> None:
+        ledger = self._job.ledger
+        assert ledger is not None
+        ledger.cap()
+        if not self._job.members.workers:  # nobody is left to finish a step that has begun
+            ledger.total = max(1, ledger.step)
 
     def finish(self) -> None:
         """Training is over: makes the final commit, then has one worker finalise."""
@@ -171,7 +176,6 @@ class Ending:
     def _finalised(self, call: Call) -> None:
         self._check_holder(call)
         self.export = str(call.values["export"])
-        self.metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
         call.reply({})
         self.end(self.wish or "done", ExitCode.DONE, self.reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class Evaluating:
         self._holder: Member | None = None
         self._held = -1
         self._followed: dict[int, int] = {}
+        self._odd: set[str] = set()
         self._followers: list[tuple[Member, int, Callable[[Values], None]]] = []
 
     @property
@@ -88,7 +90,7 @@ class Evaluating:
 
     def _report(self, call: Call) -> None:
         job, member = self._job, call.caller
-        metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}
+        metrics = {str(k): float(v) for k, v in call.values["metrics"].items()}  # "nan" is text in JSON
         step, commit = int(call.values["step"]), int(call.values["commit"])
         if member is self._holder:
             self._holder, self._held = None, -1
@@ -100,8 +102,12 @@ class Evaluating:
                 f"the held-out data give no metric {error}; name one of {', '.join(sorted(metrics))} "
                 "in --keep-best or --stop-metric"
             ) from None
+        if odd := {name for name, value in metrics.items() if not math.isfinite(value)} - self._odd:
+            self._odd |= odd
+            job.note(f"held out at step {step:,}: {', '.join(sorted(odd))} is not a finite number; look at those data")
         if job.progress and job.ledger:
-            job.progress.write_metrics("eval", step, job.ledger.epoch, metrics, commit=commit)
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            job.progress.write_metrics("eval", step, job.ledger.epoch, finite, commit=commit)
         best = self.evaluations.best
         call.reply({"export": best if best >= 0 else commit})
         if stop and job.phase == "training":

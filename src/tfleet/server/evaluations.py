@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tfleet.spec.job import EvaluationSpec
@@ -19,26 +20,35 @@ class Evaluations:
 
     Attributes:
         last: {"step", "commit", "metrics"} of the newest evaluation, or None.
-        best: number of the best commit by `keep_best`, or -1.
+        kept: the same of the best commit by `keep_best`, or None.
     """
 
     def __init__(self, spec: EvaluationSpec) -> None:
         self._spec = spec
         self.last: dict[str, Any] | None = None
-        self.best = -1
-        self._best_kept: float | None = None
+        self.kept: dict[str, Any] | None = None
         self._best_seen: float | None = None
         self._without = 0
+
+    @property
+    def best(self) -> int:
+        """Number of the best commit, or -1."""
+        return int(self.kept["commit"]) if self.kept else -1
 
     def report(self, step: int, commit: int, metrics: dict[str, float]) -> bool:
         """Takes the held-out metrics of a commit; returns whether training should stop now.
 
+        NaN and infinities are no better than anything, and are left out of what is told: JSON has none.
+
         Raises:
             KeyError: when the metric that the job names was not reported.
         """
-        self.last = {"step": step, "commit": commit, "metrics": metrics}
-        if self._spec.keep_best and self._better(metrics[self._spec.keep_best], self._best_kept, self._spec.keep_best):
-            self._best_kept, self.best = metrics[self._spec.keep_best], commit
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self.last = {"step": step, "commit": commit, "metrics": finite}
+        if best_by := self._spec.keep_best:
+            before = self.kept["metrics"].get(best_by) if self.kept else None
+            if self._better(metrics[best_by], before, best_by):
+                self.kept = self.last
         if not self._spec.stop_metric:
             return False
         value = metrics[self._spec.stop_metric]
@@ -52,21 +62,19 @@ class Evaluations:
         """Returns what a commit stores."""
         return {
             "last": self.last,
-            "best": self.best,
-            "best_kept": self._best_kept,
+            "kept": self.kept,
             "best_seen": self._best_seen,
             "without": self._without,
         }
 
     def restore(self, values: dict[str, Any]) -> None:
         """Goes back to what `to_json` returned."""
-        self.last, self.best = values["last"], values["best"]
-        self._best_kept, self._best_seen = values["best_kept"], values["best_seen"]
-        self._without = values["without"]
+        self.last, self.kept = values["last"], values["kept"]
+        self._best_seen, self._without = values["best_seen"], values["without"]
 
     @staticmethod
     def _better(value: float, than: float | None, metric: str, delta: float = 0.0) -> bool:
-        if value != value:
+        if not math.isfinite(value):
             return False
         if than is None:
             return True

@@ -49,7 +49,7 @@ class Listener(Protocol):
     def knows(self, connection: Connection, member: int) -> bool:
         """Whether the connection is that of a living member of this number."""
 
-    def pushed(self, connection: Connection, push: Push, applied: bool, metrics: Vector) -> None:
+    def pushed(self, connection: Connection, push: Push, metrics: Vector) -> None:
         """A push was taken by partition 0; answers the worker."""
 
     def pulled(self, connection: Connection, pull: Push) -> None:
@@ -165,12 +165,15 @@ class PsReplica(Handler):
         """Copies the partition once the table is reached, then goes on, and writes the copy in a thread.
 
         Args:
-            values: table (from all partitions' `hold`; empty: copy at once), number of the commit.
+            values: table (from all partitions' `hold`; empty: copy at once), number of the commit, and the step that
+                a strategy without holds has reached.
             reply: gets {} when the copy is made.
         """
         table = {int(m): int(s) for m, s in values["table"] if int(m) not in self._fenced}
         number = int(values["number"])
         self._limit = table if values["table"] else self._limit
+        if self._aggregates:
+            self.reach(int(values["step"]))
         self._initial = False
 
         def copied() -> None:
@@ -182,6 +185,11 @@ class PsReplica(Handler):
         self._cut = copied
         self._retry()
         self._check_cut()
+
+    def reach(self, step: int) -> None:
+        """Is told that ps 0 has completed every step before this one."""
+        assert self._rule is not None
+        self._rule.reach(step)
 
     def written(self, values: dict[str, Any], reply: Reply) -> None:
         """Replies with the written part, or an error, once the thread has ended."""
@@ -299,15 +307,14 @@ class PsReplica(Handler):
             return
         vector = np.frombuffer(payload, np.float32)
         size, state = self.partition.size, len(self.partition.state)
-        applied = False
         if push.sequence > self._applied.get(push.member, 0):
             assert self._rule is not None
-            applied = self._rule.take(push, vector[:size], vector[size : size + state])
+            self._rule.take(push, vector[:size], vector[size : size + state])
             self._applied[push.member] = push.sequence
         metrics = vector[size + state :].copy() if self.listener else vector[:0]
         self._pool.give(payload)
         if self.listener:
-            self.listener.pushed(connection, push, applied, metrics)
+            self.listener.pushed(connection, push, metrics)
         else:
             take = Take(self.generation, self.partition.iteration, Order.NONE, ())
             self.answer(connection, take, parameters=not self._aggregates)
@@ -323,6 +330,7 @@ class PsReplica(Handler):
         elif self.listener:
             self.listener.pulled(connection, pull)
         else:
+            self.reach(pull.step)
             take = Take(self.generation, self.partition.iteration, Order.NONE, ())
             self.answer(connection, take, parameters=True)
 

@@ -22,9 +22,9 @@ def describe(job: Coordinator) -> dict[str, Any]:
     if job.phase == "training" and job.training_started is not None:
         elapsed += now - job.training_started
     over = job.ending.over or {}
-    evaluation = job.evaluating.evaluations.last
-    if job.ending.metrics and evaluation:
-        evaluation = {**evaluation, "metrics": job.ending.metrics}
+    evaluations = job.evaluating.evaluations
+    # Of the model that was exported, once one was.
+    evaluation = (evaluations.kept if job.ending.export else None) or evaluations.last
     return {
         "phase": job.phase,
         "reason": job.ending.reason if over else "",

@@ -96,12 +96,14 @@ class ApplyAtOnce(Rule):
     def __init__(self, partition: Updatable) -> None:
         self._partition = partition
 
-    def take(self, push: Push, gradient: Vector, state: Vector) -> bool:
-        """Applies the push; True: the parameters changed."""
+    def take(self, push: Push, gradient: Vector, state: Vector) -> None:
+        """Applies the push."""
         self._partition.apply(gradient, push.learning_rate)
         if len(state):
             self._partition.state += state
-        return True
+
+    def reach(self, step: int) -> None:
+        """Nothing waits."""
 
 
 class AsyncExchange(Exchange):

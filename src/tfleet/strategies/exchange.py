@@ -82,10 +82,9 @@ class Exchange(ABC):
 
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
-        meta = self._meta(0.0, 0, 0, 0, 0)
-        self._peers.first.send(Kind.PULL, meta)
+        self._peers.first.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
         take = self._receive_first()
-        self._pull_others(meta)
+        self._pull_others()
         return take
 
     @abstractmethod
@@ -118,7 +117,8 @@ class Exchange(ABC):
         low, high = self._bounds[0]
         self._peers.first.send(Kind.PUSH, meta, step.gradient[low:high].data, state.data, step.metrics.data)
 
-    def _pull_others(self, meta: bytes) -> None:
+    def _pull_others(self) -> None:
+        meta = self._meta(0.0, 0, 0, 0, 0)  # anew: it tells the others which step ps 0 has reached
         for channel in self._peers.others:
             channel.send(Kind.PULL, meta)
         self._receive_others()

@@ -36,14 +36,19 @@ class Rule(ABC):
     """What a partition does with a push."""
 
     @abstractmethod
-    def take(self, push: Push, gradient: Vector, state: Vector) -> bool:
+    def take(self, push: Push, gradient: Vector, state: Vector) -> None:
         """Takes a push that was not seen before.
 
         Args:
             push: its meta.
             gradient: float32 [size], only valid during the call.
             state: float32, what the worker tells of the state; empty except in ps 0.
+        """
 
-        Returns:
-            Whether the parameters changed.
+    @abstractmethod
+    def reach(self, step: int) -> None:
+        """Applies what waits of the steps before this one, all of which ps 0 has completed.
+
+        Raises:
+            ProtocolError: when this partition lacks a part of them, so that it cannot be true.
         """

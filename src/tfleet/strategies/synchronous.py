@@ -20,7 +20,7 @@ from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step, taken
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
-from tfleet.wire.frames import Lease, Push, Take
+from tfleet.wire.frames import Lease, ProtocolError, Push, Take
 
 OVERDUE_FACTOR = 3.0
 """A lease is overdue after so many times the median time of a batch."""
@@ -139,10 +139,12 @@ class SyncLedger(Ledger):
 
 
 class ApplyTogether(Rule):
-    """The rule of sync: a step's batches are summed, weighted by samples, and applied when all have arrived.
+    """The rule of sync: a step's batches are summed, weighted by samples, and applied once ps 0 has them all.
 
     The first answer for each batch counts: every worker computes the same gradient for it, so partitions need not
-    agree on whose they took. State is averaged over the batches, weighted alike.
+    agree on whose they took. But they must agree on when: a partition that went ahead of ps 0 (a worker died between
+    its pushes) would give a worker that joins then parameters of two steps. State is averaged over the batches,
+    weighted alike.
     """
 
     def __init__(self, partition: Updatable, batch_size: int) -> None:
@@ -152,19 +154,26 @@ class ApplyTogether(Rule):
         self._state: Vector = np.zeros(len(partition.state), np.float32)
         self._weight = 0.0
         self._got: set[tuple[int, int]] = set()
+        self._batches = 0
+        self._rate = 0.0
 
-    def take(self, push: Push, gradient: Vector, state: Vector) -> bool:
-        """Adds the push to its step; True: the step is complete and was applied."""
+    def take(self, push: Push, gradient: Vector, state: Vector) -> None:
+        """Adds the push to its step."""
         key = (push.epoch, push.batch)
         if push.step != self._partition.iteration or key in self._got:
-            return False
+            return
         weight = push.samples / self._batch_size
         self._add(gradient, state, weight)
         self._got.add(key)
-        if len(self._got) < push.batches:
-            return False
-        self._finish(push.learning_rate)
-        return True
+        self._batches, self._rate = push.batches, push.learning_rate
+
+    def reach(self, step: int) -> None:
+        """Applies the step that is complete."""
+        if step <= self._partition.iteration:
+            return
+        if step > self._partition.iteration + 1 or not self._got or len(self._got) < self._batches:
+            raise ProtocolError(f"step {step} is said to be reached, but this partition lacks a part of the one before")
+        self._finish(self._rate)
 
     def _add(self, gradient: Vector, state: Vector, weight: float) -> None:
         first = not self._got
@@ -190,7 +199,8 @@ class ApplyTogether(Rule):
 class SyncExchange(Exchange):
     """Pushes to ps 1, 2, ... and waits until they have it, then to ps 0, which is therefore never ahead of them.
 
-    So when ps 0 gives a lease of the next step, every partition has applied the last one.
+    So when ps 0 gives a lease of the next step, every partition has all of the last one, and applies it when it is
+    asked for parameters of the next.
     """
 
     def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
@@ -204,7 +214,7 @@ class SyncExchange(Exchange):
         before = self.step
         take = self._receive_first()
         if self.step != before:
-            self._pull_others(meta)
+            self._pull_others()
         return take
 
 

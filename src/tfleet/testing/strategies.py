@@ -136,8 +136,8 @@ class StrategyConformance:
         gradient = np.arange(4, dtype=np.float32)
         for batch in range(batches):
             push = Push(1, 1 + batch, 1, 0.5, BATCH_SIZE, 0, 0, batch, batches, 1, 0)
-            changed = rule.take(push, gradient, np.zeros(1, np.float32))
-            assert changed == (batch == batches - 1)
+            rule.take(push, gradient, np.zeros(1, np.float32))
+        rule.reach(1)
         assert partition.iteration == 1
         assert np.array_equal(partition.parameters, -0.5 * np.arange(4, dtype=np.float32))
         assert np.array_equal(gradient, np.arange(4, dtype=np.float32))
@@ -147,4 +147,5 @@ class StrategyConformance:
         partition = _Sum(0)
         rule = strategy.rule(partition, BATCH_SIZE)
         rule.take(Push(1, 1, 1, 0.5, BATCH_SIZE, 0, 0, 0, 1, 1, 0), np.zeros(0, np.float32), np.zeros(1, np.float32))
+        rule.reach(1)
         assert partition.iteration == 1

@@ -9,7 +9,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.spec.errors import ExitCode
 from tfleet.spec.rundir import RunDir
 from tfleet.worker.built import Built
-from tfleet.worker.loop import finite
+from tfleet.worker.loop import as_json
 from tfleet.worker.session import Session
 from tfleet.worker.summaries import Scalars, evaluator_folder
 
@@ -40,6 +40,6 @@ def follow(session: Session, built: Built, run: RunDir, draining: threading.Even
         metrics = built.evaluate()
         scalars.write(manifest.step, metrics)
         scalars.flush()
-        session.first.call("report", step=manifest.step, commit=seen, metrics=finite(metrics))
+        session.first.call("report", step=manifest.step, commit=seen, metrics=as_json(metrics))
     session.first.call("leave", reason="")
     return ExitCode.INTERRUPTED

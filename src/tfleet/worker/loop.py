@@ -85,7 +85,7 @@ class TrainingLoop:
         self._built.load(self._store, manifest)
         metrics = self._built.evaluate()
         self._recorder.evaluated(manifest.step, metrics)
-        self._session.first.call("report", step=manifest.step, commit=manifest.number, metrics=finite(metrics))
+        self._session.first.call("report", step=manifest.step, commit=manifest.number, metrics=as_json(metrics))
 
     def _finalise(self) -> None:
         """Evaluates the last commit and exports it, or the best one where the job keeps that."""
@@ -95,7 +95,7 @@ class TrainingLoop:
         built.load(self._store, manifest)
         metrics = built.evaluate()
         if metrics:
-            answer, _ = call("report", step=manifest.step, commit=manifest.number, metrics=finite(metrics))
+            answer, _ = call("report", step=manifest.step, commit=manifest.number, metrics=as_json(metrics))
             self._recorder.evaluated(manifest.step, metrics)
             if int(answer["export"]) != manifest.number:
                 manifest = self._store.get(int(answer["export"]))
@@ -103,12 +103,12 @@ class TrainingLoop:
                 metrics = built.evaluate()
         folder = built.export(self._run.export, manifest.step, metrics)
         self._recorder.finished(manifest.step)
-        call("finalised", export=str(folder), metrics=finite(metrics))
+        call("finalised", export=str(folder))
 
 
-def finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Returns the metrics that are finite: frames carry JSON, which has no NaN."""
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}
+def as_json(metrics: dict[str, float]) -> dict[str, float | str]:
+    """Returns metrics as frames carry them: JSON has no NaN and no infinity, so they go as text."""
+    return {name: value if np.isfinite(value) else str(value) for name, value in metrics.items()}
 
 
 def _not_finite(step: Step, batch: Batch, lease: Lease) -> str:
@@ -119,7 +119,8 @@ def _not_finite(step: Step, batch: Batch, lease: Lease) -> str:
     what = f"loss is {step.loss}" if not np.isfinite(step.loss) else "gradient is not finite"
     return (
         f"the {what} at {where}, though its data are finite; "
-        "try a smaller learning rate or clipping (the last commit is kept)"
+        "try a smaller learning rate or clipping, and see that the targets are what the loss expects "
+        "(the last commit is kept)"
     )
 
 

@@ -164,7 +164,8 @@ class WorkerProcess:
             parameters, state, frozen = built.gradient.initial()
             bounds = partition_bounds(len(parameters), self._spec.ps)
             for channel, (low, high) in zip((session.first, *session.others), bounds, strict=True):
-                channel.call("set", parameters[low:high].data.cast("B"), generation=session.generation)
+                who = {"generation": session.generation, "member": session.member}
+                channel.call("set", parameters[low:high].data.cast("B"), **who)
             session.first.call("initialised", np.concatenate([state, frozen]).data.cast("B"))
         frozen = np.frombuffer(payload, np.float32)
         own, state, _ = built.gradient.initial()
