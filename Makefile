@@ -81,7 +81,7 @@ $(VENV)/.stamp-venv:
 	exit 1
 
 $(VENV)/.stamp-cpu: $(VENV)/.stamp-venv $(INPUTS)
-	@echo "make: installing tfleet and TensorFlow into $(VENV) (once; a few minutes with a slow network)"
+	@echo "make: installing tfleet and TensorFlow into $(VENV) (once; 1.6 GB on disk, some minutes without output)"
 	$(PIP) install -c constraints.txt -e '.[cpu]'
 	@touch $@
 

@@ -22,6 +22,10 @@ import psutil
 from contestants import TFLEET, tfleet_speed, tfleet_train
 from measure import HERE, LOAD_AT_START, RESULTS, child_environment, summary, today, write_result
 
+from tfleet.spec.environment import ReplicaEnvironment
+from tfleet.spec.job import JobSpec
+from tfleet.spec.rundir import RunDir
+
 NAME = "figures"
 MLP = ["mnist", "--workers", "2", "--ps", "2", "--steps", "2000", "--batch-size", "20", "--param", "hidden_units=100"]
 CNN = ["mnist", "--workers", "2", "--ps", "2", "--steps", "1500", "--batch-size", "50", "--param", "model=cnn"]
@@ -100,7 +104,7 @@ def timed(command: list[str]) -> float:
 
 
 def parameter_server(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from the start of a ps process until it is ready, and the most memory it had."""
+    """Seconds from the start of a ps process until it is ready, by itself and in a job, and the most memory it had."""
     ready: list[float] = []
     peak: list[float] = []
     for _ in range(options.repeats):
@@ -108,7 +112,34 @@ def parameter_server(options: argparse.Namespace) -> dict[str, Any]:
             seen = watch_servers(launcher, run)
         ready += [values["ready"] for values in seen.values()]
         peak += [values["peak_mb"] for values in seen.values()]
-    return {"ready_seconds": summary(ready), "peak_rss_mb": summary(peak)}
+    alone = [start_of_one_server() for _ in range(options.repeats)]
+    return {
+        "ready_seconds": summary(alone),
+        "ready_seconds_of_two": summary(ready),
+        "peak_rss_mb": summary(peak),
+    }
+
+
+def start_of_one_server() -> float:
+    """Returns the seconds from the start of one ps until it says that it is ready, nothing else being started."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir.at(folder)
+        run.create()
+        run.make_token()
+        run.job_file.write_text(JobSpec.parse({"task": "mnist", "workers": 1, "ps": 1}).dump(), encoding="utf-8")
+        hosts = (f"unix:@tfleet-bench-{os.getpid()}",)
+        who = ReplicaEnvironment("ps", 0, hosts, hosts).variables()
+        command = [sys.executable, "-m", "tfleet.server", "--index", "0", "--run-dir", folder]
+        env = {**child_environment(), **who, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+        start = time.perf_counter()
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = next((line for line in process.stdout if "ready" in line), "")
+            seconds = time.perf_counter() - start
+            process.kill()
+    if not line:
+        raise RuntimeError("the ps ended before it was ready")
+    return seconds
 
 
 @contextmanager
