@@ -158,7 +158,8 @@ def check(done: Finished, run: Path, steps: int, falls_to: float) -> dict[str, A
     assert done.code == 0, done.err
     status = RunDir.at(run).status()
     assert (status["phase"], status["step"], status["last_commit"]["step"]) == ("done", steps, steps)
-    assert status["ledger"]["duplicates"] == 0
+    # Under sync a slow machine has late batches computed a second time, and counts the answer that came too late.
+    assert status["strategy"] == "sync" or status["ledger"]["duplicates"] == 0
     reference = Reference(run)
     before, after = reference.losses()
     assert after < falls_to * before
