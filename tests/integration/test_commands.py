@@ -70,7 +70,7 @@ def test_logs_of_one_worker(folder: Path, run: str) -> None:
         assert done.out.splitlines() == [f"worker-1 | {line}" for line in log]
     done = tfleet("logs", run, "ps", "-o", "json", cwd=folder)
     rows = [json.loads(line) for line in done.out.splitlines()]
-    assert {"replica": "ps-1", "line": "tfleet: ps 1 is ready"} in rows
+    assert {"replica": "ps-1", "line": "tfleet: ps 1 is ready, generation 1"} in rows
     assert {row["replica"] for row in rows} == {"ps-0", "ps-1"}
 
 
