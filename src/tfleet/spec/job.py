@@ -65,7 +65,7 @@ class SummarySpec(_Section):
         100, ge=0, description="Global steps between TensorBoard scalars; 0: write no summaries at all."
     )
     histograms: bool = Field(
-        True, description="Histograms and images too, as often as they cost at most 3 % of the time."
+        True, description="Histograms and images too, as often as they cost at most 1.5 % of the time."
     )
 
 
