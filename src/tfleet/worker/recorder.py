@@ -16,7 +16,7 @@ from tfleet.worker.session import Heart
 from tfleet.worker.summaries import Budget, Details, Scalars, details_folder, eval_folder, job_folder, worker_folder
 
 DETAILS_SHARE = 0.015
-"""Part of the wall time that histograms and images may take: with the scalars, well below 5 % of the steps."""
+"""Part of the wall time that histograms and images may take."""
 
 
 class Recorder:
