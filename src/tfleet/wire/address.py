@@ -117,3 +117,18 @@ def tune(sock: socket.socket) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
+
+
+def send_parts(sock: socket.socket, parts: list[memoryview]) -> None:
+    """Sends buffers in order, without copying them; what the system has taken is removed from `parts`.
+
+    Raises:
+        OSError: when the peer is gone; BlockingIOError when a non-blocking socket takes no more now. `parts` then
+            holds what is left.
+    """
+    while parts:
+        sent = sock.sendmsg(parts)
+        while parts and sent >= len(parts[0]):
+            sent -= len(parts.pop(0))
+        if sent:
+            parts[0] = parts[0][sent:]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tfleet.spec.errors import JobFailed, WrongInput, error_for
 from tfleet.wire import auth
-from tfleet.wire.address import Address
+from tfleet.wire.address import Address, send_parts
 from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
@@ -72,12 +72,7 @@ class Channel:
         size = sum(len(view) for view in views)
         parts = [memoryview(pack_header(kind, len(meta), size) + bytes(meta)), *views]
         try:
-            while parts:
-                sent = self._sock.sendmsg(parts)
-                while parts and sent >= len(parts[0]):
-                    sent -= len(parts.pop(0))
-                if sent:
-                    parts[0] = parts[0][sent:]
+            send_parts(self._sock, parts)
         except OSError as error:
             raise self._lost(error) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tfleet.spec.errors import ExitCode
 from tfleet.wire import auth
-from tfleet.wire.address import tune
+from tfleet.wire.address import send_parts, tune
 from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
@@ -223,12 +223,7 @@ class Connection:
 
     def _send_now(self, parts: list[memoryview]) -> list[memoryview]:
         try:
-            while parts:
-                sent = self._sock.sendmsg(parts)
-                while parts and sent >= len(parts[0]):
-                    sent -= len(parts.pop(0))
-                if sent:
-                    parts[0] = parts[0][sent:]
+            send_parts(self._sock, parts)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
