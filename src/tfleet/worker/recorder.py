@@ -50,6 +50,7 @@ class Recorder:
         self._job = Scalars(job_folder(run.summaries))
         self._held_out = Scalars(eval_folder(run.summaries))
         self._details: Details | None = None
+        self._frozen: Float32s | None = None
         self._details_folder = details_folder(run.summaries)
         self._budget: Budget | None = None
         self._names = built.plan.layout.metrics
@@ -79,8 +80,9 @@ class Recorder:
             self._write_job(rate)
             if self._histograms and self._budget.may(now):
                 built = self._built
-                frozen = built.gradient.initial()[2]
-                built.gradient.assign(exchange.parameters, exchange.state, frozen)
+                if self._frozen is None:
+                    self._frozen = built.gradient.initial()[2]
+                built.gradient.assign(exchange.parameters, exchange.state, self._frozen)
                 self._write_details(exchange.step)
                 self._budget.spent(now, self._clock())
 
