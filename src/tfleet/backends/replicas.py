@@ -65,7 +65,7 @@ class Replicas:
         environment = ReplicaEnvironment(role, index, tuple(self.ps_hosts), tuple(self.worker_hosts))
         env = {
             **environment.variables(),
-            **_tuning(role, self.spec),
+            **tuning(role, self.spec),
             TOKEN_FILE: str(self.run.token_file),
             **({RESTARTS: str(restarts)} if restarts else {}),
         }
@@ -101,7 +101,8 @@ def replica_command(role: str, index: int, run_dir: Path, resume: bool) -> tuple
     return tuple(command)
 
 
-def _tuning(role: str, spec: JobSpec) -> dict[str, str]:
+def tuning(role: str, spec: JobSpec) -> dict[str, str]:
+    """Returns the variables by which libraries are told how many threads they have, and to be quiet."""
     threads = "1" if role == "ps" else str(spec.threads)
     env = {
         "MKL_NUM_THREADS": threads,

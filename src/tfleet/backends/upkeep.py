@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfleet.backends.hanging import Hanging
 from tfleet.backends.logtail import last_line
 from tfleet.backends.processes import Child, Children
 from tfleet.backends.replicas import Replicas
@@ -13,9 +14,6 @@ from tfleet.spec.errors import ExitCode
 
 MEANT = (ExitCode.DONE, ExitCode.WRONG_INPUT, ExitCode.INTERRUPTED)
 """Exit codes of replicas that ended because they meant to: they are not started again."""
-
-START = 10.0
-"""Seconds that a ps may take from its start until it is heard of, at least."""
 
 
 class Upkeep:
@@ -32,12 +30,7 @@ class Upkeep:
         self._restarts = Restarts(replicas.spec.restarts)
         self._seen: set[Child] = set()
         self._drained: set[Child] = set()
-        self._hanging: dict[Child, tuple[Any, float]] = {}
-
-    @property
-    def _patience(self) -> float:
-        # ps 0 may wait for a ps as long as that, and a ps just started has neither joined nor told anything yet.
-        return max(2 * self._replicas.spec.peer_timeout, START)
+        self._hanging = Hanging(replicas.spec.peer_timeout)
 
     @property
     def pending(self) -> bool:
@@ -105,19 +98,11 @@ class Upkeep:
                 child.terminate()
 
     def _end_hanging(self, status: Mapping[str, Any], now: float) -> None:
-        """Kills a ps that lives but hangs, and so holds up everybody: it is started again like one that died.
-
-        ps 0 hangs when it does not write its status any more, another one when ps 0 waits for it.
-        """
-        missing = {int(row["index"]) for row in status.get("ps", []) if row["state"] == "missing"}
-        before, self._hanging = self._hanging, {}
+        """Kills a ps that lives but hangs: it is started again like one that died."""
         for child in self._children.of("ps"):
-            if child.code is not None or (child.index and child.index not in missing):
-                continue
-            sign = 0 if child.index else status.get("updated")
-            last, since = before.get(child, (sign, now))
-            self._hanging[child] = (sign, since if sign == last else now)
-            if now - self._hanging[child][1] > self._patience:
+            if child.code is not None:
+                self._hanging.forget(child.index)
+            elif self._hanging.look(child.index, status, now):
                 child.tell(f"{child} lives but does not answer, and is killed")
                 child.kill()
 

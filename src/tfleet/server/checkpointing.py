@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tfleet.checkpoint.store import Store
+from tfleet.server.calls import Call, Calls
 from tfleet.server.commits import Commits, Facts
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ class Checkpointing:
     Attributes:
         commits: makes them.
         blocked: whether no lease may be given now.
+        calls: see `tfleet.server.control`.
     """
 
     def __init__(self, job: Coordinator, store: Store) -> None:
         self.commits = Commits(job.loop, store, job.links, job.generation, job.spec.checkpoint.keep)
         self.blocked = False
+        self.calls: Calls = {"commit": self._asked}
         self._job = job
+        self._promised: list[tuple[int, Call]] = []
         self._wanted = False
         self._evaluate = False
         self._failing = False
@@ -55,6 +59,23 @@ class Checkpointing:
         self._wanted = True
         if job.ledger and job.ledger.at_boundary:
             self._now()
+
+    def _asked(self, call: Call) -> None:
+        """Somebody is about to leave, and wants what there is now to be kept."""
+        self._promised.append((self._job.step, call))
+        self.want()
+        self._keep_promises()
+
+    def _keep_promises(self, *, failed: bool = False) -> None:
+        """Answers who waits for a commit, once it is made, cannot be made, or needs not be made."""
+        reached = (self.commits.last or {}).get("step", -1)
+        idle = self._job.phase != "training" or (self.commits.busy < 0 and not self._wanted)
+        promised, self._promised = self._promised, []
+        for step, call in promised:
+            if idle or failed or reached >= step:
+                call.reply({"step": reached})
+            else:
+                self._promised.append((step, call))
 
     def start(self, done: Callable[[int], None], failed: Callable[[str], None]) -> None:
         """Begins a commit; the caller sees to it that none is under way."""
@@ -86,6 +107,7 @@ class Checkpointing:
         self._job.finish_if_done()
         if self._wanted:
             self.want()
+        self._keep_promises()
 
     def _failed(self, why: str, evaluate: bool) -> None:
         # A disk that stays full would fill the notes too: the first failure of a row is told, each is in the log.
@@ -98,6 +120,7 @@ class Checkpointing:
         self._step = -1
         self._unblock()
         self._job.finish_if_done()
+        self._keep_promises(failed=True)
 
     def _unblock(self) -> None:
         self.blocked = False

@@ -28,7 +28,7 @@ def request_end(run: RunDir, how: str, reason: str) -> None:
         WrongInput: when no job runs there.
         ConnectionLost: when ps 0 does not answer.
     """
-    _call(run, "end", how=how, reason=reason)
+    call(*endpoint(run), "end", how=how, reason=reason)
 
 
 def request_scale(run: RunDir, workers: int) -> None:
@@ -38,17 +38,42 @@ def request_scale(run: RunDir, workers: int) -> None:
         WrongInput: when no job runs there, it is ending, or it may not have so many.
         ConnectionLost: when ps 0 does not answer.
     """
-    _call(run, "scale", workers=workers)
+    call(*endpoint(run), "scale", workers=workers)
 
 
-def _call(run: RunDir, name: str, **values: Any) -> None:
+def endpoint(run: RunDir) -> tuple[Address, bytes]:
+    """Returns the address of ps 0 and the token of a job that runs on this machine.
+
+    Raises:
+        WrongInput: when no job runs there.
+    """
     try:
-        address = Address.parse(run.endpoint_file.read_text(encoding="utf-8").strip())
+        return Address.parse(run.endpoint_file.read_text(encoding="utf-8").strip()), read_token(run.token_file)
     except OSError:
         raise WrongInput(f"no job runs in {run.path}; start one with 'tfleet train'") from None
-    channel = client.connect(address, read_token(run.token_file), patience=PATIENCE)
+
+
+def call(
+    address: Address, token: bytes, name: str, *, patience: float = PATIENCE, timeout: float = TIMEOUT, **values: Any
+) -> None:
+    """Makes one call to the coordinator of a running job, by a connection of its own; blocks for the answer.
+
+    Args:
+        address: of ps 0.
+        token: of the job.
+        name: `end` (how, reason), `scale` (workers), `commit` (answers once what there is now is committed), `fail`
+            (message, exit_code), or `spent` (index, reason: of a worker that will not be started again).
+        patience: seconds to find ps 0.
+        timeout: seconds that it has to answer.
+        **values: arguments of the call.
+
+    Raises:
+        TfleetError: what ps 0 answers with.
+        ConnectionLost: when it does not answer.
+    """
+    channel = client.connect(address, token, patience=patience)
     try:
-        channel.set_timeout(TIMEOUT)
+        channel.set_timeout(timeout)
         channel.call(name, **values)
     finally:
         channel.close()

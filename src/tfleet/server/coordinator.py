@@ -120,6 +120,7 @@ class Coordinator:
             "beat": self._beat,
             "leave": self._leave,
             **self.starting.calls,
+            **self.checkpointing.calls,
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,

@@ -119,7 +119,7 @@ class FirstPs(Process):
         if self.spec.status_port and self._http is None:
             from tfleet.server.http_status import StatusServer  # only here: a ps without it starts sooner
 
-            host = Address.parse(self.hosts[0]).host or "127.0.0.1"
+            host = Address.parse(self.where.listen).host or "127.0.0.1"
             self._http = StatusServer(host, self.spec.status_port, self.token, lambda: self._status)
 
     def _tell_others(self, job: Coordinator) -> None:

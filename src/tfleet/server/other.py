@@ -68,7 +68,13 @@ class OtherPs(Process):
     def _join(self) -> Channel:
         """Joins ps 0; blocks, and tries again for `join_timeout`."""
         end = time.monotonic() + self.spec.join_timeout
-        address = Address.parse(self.hosts[0])
+        address = Address.parse(self.where.first)
+        who: dict[str, Any] = {
+            "role": "ps",
+            "index": self.index,
+            "address": self.where.announce,
+            "restarts": self._restarts,
+        }
         while True:
             self._wait_interruptibly()
             patience = max(0.0, end - time.monotonic())
@@ -76,7 +82,7 @@ class OtherPs(Process):
             self._waiting = False
             try:
                 channel.set_timeout(self.spec.peer_timeout)
-                answer, _ = channel.call("join", role="ps", index=self.index, restarts=self._restarts)
+                answer, _ = channel.call("join", **who)
                 self._generation = int(answer["generation"])
                 return channel
             except JobFailed:  # ps 0 is gone again, or does not know yet that an earlier ps of this index is

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tfleet.checkpoint.store import Store
 from tfleet.server.replica import PsReplica
-from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment, restarts_of
+from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire.address import Address
@@ -52,10 +52,11 @@ class Process:
         self.run_dir = run
         self.hosts = list(environment.ps_hosts)
         self.token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
-        self.spec = JobSpec.load(run.job_file)
+        self.spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
         self.store = Store(run.checkpoints)
         self._restarts = restarts_of(os.environ)
-        self._listener = Address.parse(self.hosts[index]).listen()
+        self.where = Whereabouts.of(index, self.hosts, os.environ)
+        self._listener = Address.parse(self.where.listen).listen()
 
     def run(self) -> int:
         """Blocks until the job is over; returns the exit code."""

@@ -1,4 +1,4 @@
-"""How many workers the job is to have; whoever starts them (a launcher) reads it from the status and obeys."""
+"""How many workers the job is to have, and which are given up; whoever starts them reads the status and obeys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Scaling:
-    """The part of the coordinator that `tfleet scale` talks to.
+    """The part of the coordinator that `tfleet scale`, and those who start workers one by one, talk to.
 
     Attributes:
         wanted: number of workers.
@@ -20,8 +20,9 @@ class Scaling:
 
     def __init__(self, job: Coordinator) -> None:
         self.wanted = job.history.workers_wanted or job.spec.workers
-        self.calls: Calls = {"scale": self._scale}
+        self.calls: Calls = {"scale": self._scale, "spent": self._spent}
         self._job = job
+        self._given_up: set[int] = set()
 
     def _scale(self, call: Call) -> None:
         job, workers = self._job, int(call.values["workers"])
@@ -37,3 +38,18 @@ class Scaling:
             job.note(f"scaled from {self.wanted} to {workers} workers")
         self.wanted = workers
         call.reply({"workers": workers})
+
+    def _spent(self, call: Call) -> None:
+        """A worker in a pod of its own will not be started again; the job goes on while enough others may come.
+
+        Nobody else counts them there: each pod keeps up its own process only.
+        """
+        job, index = self._job, int(call.values["index"])
+        if index not in self._given_up:
+            self._given_up.add(index)
+            job.note(f"worker {index} is given up: {call.values['reason']}")
+        call.reply({})
+        left = set(range(self.wanted)) - self._given_up
+        if len(left) < job.spec.elastic.min:
+            few = "no worker is left" if not left else f"fewer than {job.spec.elastic.min} workers are left"
+            job.ending.fail(f"{few}: {call.values['reason']}; the last commit is kept, go on with --resume")

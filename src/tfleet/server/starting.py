@@ -79,6 +79,7 @@ class Starting:
         role, index = str(call.values["role"]), int(call.values["index"])
         if role == "ps":
             job.links.add(index, call.connection, int(call.values.get("restarts", 0)))
+            self._hosts[index] = str(call.values.get("address") or self._hosts[index])
             call.reply({"generation": job.generation})
         elif role not in ("worker", "evaluator"):
             raise WrongInput(f"a {role} cannot join a job{nearest(role, _ROLES)}; the roles are {', '.join(_ROLES)}")

@@ -37,6 +37,7 @@ class Watch:
         if job.progress:
             job.progress.tick(now, job.step)
         self._check_workers(now)
+        self._check_deadline()
         if now >= self._next_ping:
             self._next_ping = now + PING_EVERY
             self._ping(now)
@@ -64,6 +65,14 @@ class Watch:
             job.ending.fail(
                 f"no worker was there for {job.spec.join_timeout:g} s; start workers and go on with --resume, "
                 "or give a longer --join-timeout"
+            )
+
+    def _check_deadline(self) -> None:
+        job = self._job
+        if job.spec.deadline and job.clock() - job.started > job.spec.deadline and not job.ending.over:
+            job.ending.fail(
+                f"the job was not done within its deadline of {job.spec.deadline:g} s; the last commit is kept: go on "
+                "with --resume, and a longer --deadline"
             )
 
     def _ping(self, now: float) -> None:

@@ -7,7 +7,7 @@ such scripts and tfleet's own replicas the same way.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,28 @@ LIFELINE_FD = "TFLEET_LIFELINE_FD"
 RESTARTS = "TFLEET_RESTARTS"
 """Tells a replica how often it was started again, for the status; not set: never, or not known."""
 
-VARIABLES = (JOB_NAME, POD_NAME, PS_HOSTS, WORKER_HOSTS, TF_CONFIG, TOKEN_FILE, LIFELINE_FD, RESTARTS)
+JOB_FILE = "TFLEET_JOB_FILE"
+"""Names the job file where it is not that of the run directory: in a pod, that of the ConfigMap."""
+
+RENDEZVOUS = "TFLEET_RENDEZVOUS"
+"""Address at which ps 0 is found wherever it runs, such as that of a Kubernetes service; not set: as in `PS_HOSTS`."""
+
+POD_IP = "TFLEET_POD_IP"
+"""Address of this pod, which the ps announce: names of pods that come back elsewhere are known late."""
+
+VARIABLES = (
+    JOB_NAME,
+    POD_NAME,
+    PS_HOSTS,
+    WORKER_HOSTS,
+    TF_CONFIG,
+    TOKEN_FILE,
+    LIFELINE_FD,
+    RESTARTS,
+    JOB_FILE,
+    RENDEZVOUS,
+    POD_IP,
+)
 """Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
 
 ROLES = ("ps", "worker", "evaluator", "chief")
@@ -109,6 +130,38 @@ class ReplicaEnvironment:
                 f"{POD_NAME} names {self.role} {self.index}, but {variable} lists {count} of that role; "
                 f"correct {POD_NAME} or add its address to {variable}"
             )
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where one ps listens, what it tells the others, and where everybody finds ps 0.
+
+    Attributes:
+        listen: address to listen on: in a pod every interface, since port-forwards come by loopback.
+        announce: address that ps 0 hands out to workers.
+        first: address of ps 0.
+    """
+
+    listen: str
+    announce: str
+    first: str
+
+    @classmethod
+    def of(cls, index: int, hosts: Sequence[str], environ: Mapping[str, str]) -> Whereabouts:
+        """Reads where ps `index` is, or, for any other replica, where ps 0 is (with index 0).
+
+        Args:
+            index: of the ps.
+            hosts: address of each ps, as in `PS_HOSTS`.
+            environ: the environment.
+        """
+        own, pod = hosts[index], environ.get(POD_IP, "")
+        first = environ.get(RENDEZVOUS) or hosts[0]
+        if not pod:
+            return cls(own, own, first)
+        port = own.rpartition(":")[2]
+        six = ":" in pod
+        return cls(f"[::]:{port}" if six else f"0.0.0.0:{port}", f"[{pod}]:{port}" if six else f"{pod}:{port}", first)
 
 
 def restarts_of(environ: Mapping[str, str]) -> int:

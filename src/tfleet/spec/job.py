@@ -108,6 +108,7 @@ class JobSpec(_Section):
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
     peer_timeout: float = Field(20.0, ge=1, description="Seconds of silence after which a replica counts as lost.")
+    deadline: float = Field(0.0, ge=0, description="Seconds after its start in which the job must be done; 0: none.")
     restarts: int = Field(3, ge=0, description="How often each replica is started again in place after it died.")
     elastic: ElasticSpec = Field(default_factory=ElasticSpec, description="Workers that come and go.")
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="Commits.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfleet.spec.environment import TOKEN_FILE, ReplicaEnvironment, restarts_of
+from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import partition_bounds
@@ -55,8 +55,8 @@ class WorkerProcess:
         self._role = role
         self._index = index
         self._run = run
-        self._spec = JobSpec.load(run.job_file)
-        self._first = environment.ps_hosts[0]
+        self._spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
+        self._first = Whereabouts.of(0, environment.ps_hosts, os.environ).first
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
         self._draining = threading.Event()
         self._training = False
