@@ -81,6 +81,8 @@ class Upkeep:
         # A ps that died before the first commit begins anew, whatever it is told.
         replica = self._replicas.one(role, index, resume=True, restarts=self._restarts.count(f"{role} {index}"))
         log = self._replicas.run.log(role, index)
+        if role == "ps":
+            self._hanging.forget(index)
         self._children.start(role, index, replica.command, replica.env, log)
 
     def _scale(self, wanted: int) -> None:
@@ -100,9 +102,7 @@ class Upkeep:
     def _end_hanging(self, status: Mapping[str, Any], now: float) -> None:
         """Kills a ps that lives but hangs: it is started again like one that died."""
         for child in self._children.of("ps"):
-            if child.code is not None:
-                self._hanging.forget(child.index)
-            elif self._hanging.look(child.index, status, now):
+            if child.code is None and self._hanging.look(child.index, status, now):
                 child.tell(f"{child} lives but does not answer, and is killed")
                 child.kill()
 
