@@ -1,0 +1,14 @@
+"""Values for jobs that train the paced digits of `scripts/paced_digits.py`, given as a task file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SCRIPTS = Path(__file__).with_name("scripts")
+PACED = (
+    "job.task=paced_digits.py:task",
+    "taskFile.name=paced_digits.py",
+    "--set-file",
+    f"taskFile.content={SCRIPTS / 'paced_digits.py'}",
+)
+UNTIL_STOPPED = "job.steps=0"
