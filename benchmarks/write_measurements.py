@@ -41,6 +41,21 @@ SERVER = {
     "peak_rss_mb": ("A ps: peak resident memory, MB", "{:.0f}"),
 }
 
+KUBERNETES_HEAD = """Two nodes on one machine, each with a network, a container runtime and a kubelet of its own,
+that share its cores; images loaded. The job is the same everywhere: MNIST, 2 workers, 2 ps, 2000 steps. Local and
+cluster runs alternate. Recovery times are from the loss to the next step that is made.
+"""
+KUBERNETES = (
+    ("jobs", "first_step_local", "`tfleet train` on this machine: command to the first step, seconds", "{:.1f}"),
+    ("jobs", "first_step_cluster", "`helm install`: command to the first step, seconds", "{:.1f}"),
+    ("jobs", "first_step_more", "The difference within a round, seconds", "{:+.1f}"),
+    ("jobs", "accuracy_local", "Held-out accuracy on this machine", "{:.4f}"),
+    ("jobs", "accuracy_cluster", "Held-out accuracy on the cluster", "{:.4f}"),
+    ("worker_killed", "start_seconds", "A worker: process start to its first step, seconds", "{:.1f}"),
+    ("worker_killed", "back_seconds", "A worker's process killed: until it trains again, seconds", "{:.1f}"),
+    ("node_killed", "seconds", "The node with the only ps loses power: until training goes on, seconds", "{:.1f}"),
+)
+
 
 def main() -> None:
     """Writes or checks the page."""
@@ -137,7 +152,37 @@ def tuning_section(result: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"steps": steps_section, "figures": figures_section, "tuning": tuning_section}
+def kubernetes_section(result: dict[str, Any]) -> str:
+    """Returns the table of what was measured on the two-node cluster."""
+    figures = result["figures"]
+    rows = [
+        (text, spread(figures[name][key], form), f"{figures[name]['date']}, load {figures[name]['load_at_start']}")
+        for name, key, text, form in KUBERNETES
+        if name in figures
+    ]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    head = "| what | median (least to greatest) | measured on, load average before |\n| --- | --- | --- |\n"
+    return f"\n## On Kubernetes\n\n{KUBERNETES_HEAD}\n{head}{table}{images_table(figures)}{origin(result)}"
+
+
+def images_table(figures: dict[str, Any]) -> str:
+    """Returns the sizes of the images; empty where they were not measured."""
+    if "images" not in figures:
+        return ""
+    sizes = figures["images"]
+    base = sizes["base_mb"]
+    rows = "".join(
+        f"| `tfleet-{r}` | {sizes[f'{r}_mb']:,.0f} | {sizes[f'{r}_mb'] - base:,.0f} |\n" for r in ("ps", "worker")
+    )
+    return f"\n| image | MB on disk | MB over its base, `python:3.11-slim-bookworm` |\n| --- | --- | --- |\n{rows}"
+
+
+SECTIONS = {
+    "steps": steps_section,
+    "figures": figures_section,
+    "kubernetes": kubernetes_section,
+    "tuning": tuning_section,
+}
 
 if __name__ == "__main__":
     main()
