@@ -1,0 +1,2 @@
+{{- define "tfleet.fixed.finisher" -}}
+{{- end }}
