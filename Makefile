@@ -55,6 +55,7 @@ docs: $(VENV)/.stamp-dev ## build the documentation into site/
 reference: $(VENV)/.stamp-dev ## write the generated pages of the documentation anew
 	$(BIN)/python docs/scripts/write_reference.py
 	$(BIN)/python benchmarks/write_measurements.py
+	$(BIN)/python tools/write_chart.py
 
 constraints: $(VENV)/.stamp-dev ## write constraints.txt from what .venv holds
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > constraints.tmp
