@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_fleet import Counting, Fleet, Linear, acknowledged, die
+from simulated_fleet import Fleet, acknowledged, die
+from simulated_worker import Counting, Linear
 
 from tfleet.spec.layout import CHUNK
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_fleet import Counting, Fleet, die
+from simulated_fleet import Fleet, die
+from simulated_worker import Counting
 
 TASK = Counting(items=50, batch=4, evaluates=True)
 STEPS = 12

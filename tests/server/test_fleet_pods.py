@@ -1,9 +1,10 @@
 """What supervisors in pods ask of ps 0: a commit before a ps leaves, workers given up, the deadline."""
 
 import pytest
-from simulated_fleet import Counting, Fleet, Kind, pack_json
+from simulated_fleet import Fleet
+from simulated_worker import Counting
 
-from tfleet.wire.frames import unpack_json
+from tfleet.wire.frames import Kind, pack_json, unpack_json
 
 TASK = Counting(items=50, batch=4, evaluates=True)
 NEVER = {"every_seconds": 0, "every_steps": 0, "keep": 3}

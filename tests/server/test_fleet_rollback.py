@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_fleet import Counting, Fleet, Linear, die, die_ps
+from simulated_fleet import Fleet, die, die_ps
+from simulated_worker import Counting, Linear
 
 TASK = Counting(items=50, batch=4, evaluates=True)
 STEPS = 24

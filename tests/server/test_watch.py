@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from simulated_fleet import Counting, Fleet
+from simulated_fleet import Fleet
+from simulated_worker import Counting
 
 from tfleet.wire.frames import Kind, pack_json
 

@@ -1,0 +1,320 @@
+"""What is trained, and workers that train it: generators that stop wherever a real worker could be interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from simulated_sockets import Line, Lost
+
+from tfleet.server.plan import TrainingPlan
+from tfleet.spec.errors import TfleetError, error_for
+from tfleet.spec.layout import CHUNK, Layout, Variable, partition_bounds
+from tfleet.strategies.ledger import permutation
+from tfleet.wire.frames import Kind, Order, Push, pack_json, pack_push, unpack_json, unpack_take
+
+if TYPE_CHECKING:
+    from simulated_fleet import Fleet
+
+
+class Rejoined(Exception):
+    """The worker was told that it is out of the job."""
+
+
+@dataclass
+class Task:
+    """What is trained.
+
+    `Counting` and `Linear` say how a gradient comes about.
+    """
+
+    items: int
+    batch: int
+    parameters: int = 3 * CHUNK
+    state: int = 2
+    evaluates: bool = False
+    seed: int = 0
+
+    @property
+    def plan(self):
+        layout = Layout((Variable("w", (self.parameters,)),), (Variable("s", (self.state,)),), (Variable("f", (2,)),))
+        optimizer = {"name": "sgd", "hyper": {}, "weight_decay": 0.0}
+        return TrainingPlan(layout, optimizer, self.items, self.batch, self.batch, 0, self.evaluates)
+
+    @property
+    def batches(self):
+        return -(-self.items // self.batch)
+
+    def rows(self, epoch, batch):
+        return permutation(self.seed, epoch, self.items)[batch * self.batch : (batch + 1) * self.batch]
+
+    rate = 1.0
+
+
+class Counting(Task):
+    """Each batch adds 1 to a parameter of its own in every chunk: parameters tell which pushes were applied."""
+
+    def initial(self):
+        return np.zeros(self.parameters, np.float32)
+
+    def gradient(self, parameters, epoch, batch):
+        gradient = np.zeros(self.parameters, np.float32)
+        gradient[epoch * self.batches + batch :: CHUNK] = -1
+        return gradient
+
+    def counts(self, parameters):
+        """Returns how often each chunk has each batch: int [chunks, CHUNK]."""
+        return np.rint(np.asarray(parameters)).astype(int).reshape(-1, CHUNK)
+
+
+class Linear(Task):
+    """Least squares with some features in every chunk."""
+
+    rate = 0.05
+    features = np.arange(0, 3 * CHUNK, 200)
+
+    def data(self):
+        generator = np.random.default_rng(5)
+        x = generator.normal(size=(self.items, len(self.features))).astype(np.float32)
+        return x, (x @ generator.normal(size=len(self.features))).astype(np.float32)
+
+    def initial(self):
+        values = np.zeros(self.parameters, np.float32)
+        values[self.features] = np.random.default_rng(7).normal(size=len(self.features))
+        return values
+
+    def gradient(self, parameters, epoch, batch):
+        x, y = self.data()
+        rows = self.rows(epoch, batch)
+        error = x[rows] @ parameters[self.features] - y[rows]
+        gradient = np.zeros(self.parameters, np.float32)
+        gradient[self.features] = x[rows].T @ error / np.float32(len(rows))
+        return gradient
+
+
+@dataclass(eq=False)
+class Worker:
+    """A simulated worker: a generator that stops wherever the real one could be interrupted.
+
+    `stopped` is SIGSTOP, or a batch that takes for ever.
+    """
+
+    index: int
+    role: str
+    fleet: Fleet
+    lines: list = field(default_factory=list)
+    member: int = 0
+    ended: str = ""
+    waits: Line | None = None
+    pushing: bool = False
+    stopped: bool = False
+    draining: bool = False
+    sequence: int = 0
+
+    def __post_init__(self):
+        self._steps = self._live()
+
+    @property
+    def ready(self):
+        return not self.ended and not self.stopped and (self.waits is None or self.waits.ready)
+
+    def go_on(self):
+        """Runs until the next point at which something else could happen first."""
+        try:
+            self.waits = next(self._steps)
+        except StopIteration as stop:
+            self.end(stop.value)
+        except Lost:
+            self.end("lost")
+        except TfleetError as error:
+            self.end(f"{int(error.exit_code)}: {error}")
+
+    def end(self, how):
+        self.ended = how
+        self._steps.close()
+        for line in self.lines:
+            line.sock.close()
+
+    def _live(self):
+        while True:
+            try:
+                return (yield from self._member())
+            except (Rejoined, Lost):
+                for line in self.lines:
+                    line.sock.close()
+            self.pushing = False
+            if self.fleet.job.ending.over:
+                return "over"
+            yield None
+
+    def _member(self):
+        fleet, task = self.fleet, self.fleet.task_of(self)
+        self.lines = [fleet.connect(0)]
+        first = self.lines[0]
+        welcome, _ = yield from self._call(first, "join", role=self.role, index=self.index)
+        self.member, self.generation, self.sequence, self.step = welcome["member"], welcome["generation"], 0, 0
+        if self.role == "evaluator":
+            return (yield from self._follow(first))
+        self.lines += [fleet.connect(i) for i in range(1, len(welcome["ps"]))]
+        self.bounds = partition_bounds(task.parameters, len(self.lines))
+        try:
+            yield from self._call(first, "describe", plan=task.plan.to_json())
+            yield from self._start(first, task)
+        except TfleetError as error:
+            yield from self._call(first, "fail", message=str(error), exit_code=int(error.exit_code))
+            raise
+        for line in self.lines[1:]:
+            yield from self._call(line, "attach", member=self.member, generation=self.generation)
+        return (yield from self._train(first, task))
+
+    def _start(self, first, task):
+        while True:
+            answer, frozen = yield from self._call(first, "start")
+            if not answer["initialise"]:
+                break
+            for line, (low, high) in zip(self.lines, self.bounds, strict=True):
+                yield from self._call(line, "set", task.initial()[low:high].tobytes(), generation=self.generation)
+            rest = np.concatenate([np.zeros(task.state), [3.0, 4.0]]).astype(np.float32)
+            yield from self._call(first, "initialised", rest.tobytes())
+        assert np.frombuffer(frozen, np.float32).tolist() == [3.0, 4.0]
+
+    def _train(self, first, task):
+        self.parameters = np.zeros(task.parameters, np.float32)
+        self.state = np.zeros(task.state, np.float32)
+        take = yield from self._pull()
+        while take.order is not Order.OVER:
+            if take.leases:
+                take = yield from self._compute(task, take.leases[0])
+                continue
+            if self.draining:
+                yield from self._call(first, "leave", reason="")
+                return "drained"
+            if take.order is Order.EVALUATE:
+                yield from self._evaluate(first)
+            elif take.order is Order.FINALISE:
+                yield from self._finalise(first)
+            take = yield from self._pull()
+        return "over"
+
+    def _evaluate(self, first):
+        asked, _ = yield from self._call(first, "evaluation")
+        manifest = self.fleet.store.get(asked["commit"])
+        metrics = self.fleet.evaluate(manifest)
+        yield from self._call(first, "report", step=manifest.step, commit=manifest.number, metrics=metrics)
+
+    def _finalise(self, first):
+        asked, _ = yield from self._call(first, "finalise")
+        manifest = self.fleet.store.get(asked["commit"])
+        metrics = self.fleet.evaluate(manifest)
+        exported = manifest.number
+        if metrics:
+            answer, _ = yield from self._call(
+                first, "report", step=manifest.step, commit=manifest.number, metrics=metrics
+            )
+            exported = answer["export"]
+        self.fleet.store.get(exported)
+        yield from self._call(first, "finalised", export=str(exported))
+
+    def _follow(self, first):
+        seen = 0
+        while True:
+            answer, _ = yield from self._call(first, "follow", seen=seen)
+            if answer["over"]:
+                return "over"
+            seen = answer["commit"]
+            manifest = self.fleet.store.get(seen)
+            yield None
+            metrics = self.fleet.evaluate(manifest)
+            yield from self._call(first, "report", step=manifest.step, commit=seen, metrics=metrics)
+
+    def _compute(self, task, lease):
+        gradient = task.gradient(self.parameters, lease.epoch, lease.batch)
+        samples = len(task.rows(lease.epoch, lease.batch))
+        self.sequence += 1
+        meta = self._meta(task.rate, samples, lease.epoch, lease.batch, lease.batches)
+        parts = [gradient[low:high].tobytes() for low, high in self.bounds]
+        change = np.ones(task.state, np.float32)
+        parts[0] += (change if self.fleet.spec.strategy == "async" else self.state + change).tobytes()
+        parts[0] += np.array([2.0 * samples, samples], np.float32).tobytes()
+        self.pushing = True
+        take = yield from (self._push_async if self.fleet.spec.strategy == "async" else self._push_sync)(meta, parts)
+        self.pushing = False
+        return take
+
+    def _push_async(self, meta, parts):
+        for line, part in [*zip(self.lines[1:], parts[1:], strict=True), (self.lines[0], parts[0])]:
+            line.send(Kind.PUSH, meta, part)
+            yield None
+        yield from self._take_others()
+        return (yield from self._take_first())
+
+    def _push_sync(self, meta, parts):
+        for line, part in zip(self.lines[1:], parts[1:], strict=True):
+            line.send(Kind.PUSH, meta, part)
+            yield None
+        for line in self.lines[1:]:
+            yield from self._taken(line)
+        self.lines[0].send(Kind.PUSH, meta, parts[0])
+        before = self.step
+        take = yield from self._take_first()
+        if self.step != before:
+            yield from self._pull_others()
+        return take
+
+    def _pull(self):
+        self.lines[0].send(Kind.PULL, self._meta())
+        take = yield from self._take_first()
+        yield from self._pull_others()
+        return take
+
+    def _pull_others(self):
+        for line in self.lines[1:]:
+            line.send(Kind.PULL, self._meta())
+            yield None
+        yield from self._take_others()
+
+    def _take_others(self):
+        for line, (low, high) in zip(self.lines[1:], self.bounds[1:], strict=True):
+            _, payload = yield from self._taken(line)
+            if payload:
+                self.parameters[low:high] = np.frombuffer(payload, np.float32)
+
+    def _take_first(self):
+        take, payload = yield from self._taken(self.lines[0])
+        if payload:
+            values = np.frombuffer(payload, np.float32)
+            self.state[:] = values[: len(self.state)]
+            self.parameters[: self.bounds[0][1]] = values[len(self.state) :]
+        self.step = take.step
+        return take
+
+    def _taken(self, line):
+        frame = yield from self._receive(line)
+        if frame.kind is Kind.ERROR:
+            self._result(frame)
+        take = unpack_take(frame.meta)
+        if take.order is Order.REJOIN:
+            raise Rejoined
+        return take, frame.payload
+
+    def _meta(self, rate=0.0, samples=0, epoch=0, batch=0, batches=0):
+        who = self.generation, self.member, self.sequence
+        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, int(not self.draining), held=0))
+
+    def _call(self, line, name, payload=b"", **values):
+        line.send(Kind.CALL, pack_json({"call": name, **values}), payload)
+        frame = yield from self._receive(line)
+        return self._result(frame), frame.payload
+
+    def _result(self, frame):
+        values = unpack_json(frame.meta)
+        if frame.kind is Kind.ERROR:
+            raise error_for(values["exit_code"], values["message"])
+        assert frame.kind is Kind.RESULT
+        return values
+
+    def _receive(self, line):
+        while not line.ready:
+            yield line
+        return line.take()
