@@ -30,10 +30,10 @@
 {{- $old := .Values.hyperparams -}}
 {{- range list
     (list "hyperparams.batchsize" $old.batchsize "batch_size")
-    (list "hyperparams.learningrate" $old.learningrate "learning_rate")
+    (list "hyperparams.learningrate" (float64 $old.learningrate) "learning_rate")
     (list "hyperparams.trainsteps" (ge (int $old.trainsteps) 0) "steps")
     (list "hyperparams.datadir" $old.datadir "data_dir")
-    (list "deadline" .Values.deadline "deadline") -}}
+    (list "deadline" (float64 .Values.deadline) "deadline") -}}
 {{- if and (index . 1) (hasKey $job (index . 2)) -}}
 {{- fail (printf "%s and job.%s say the same thing: give only one of them" (index . 0) (index . 2)) -}}
 {{- end -}}

@@ -9,11 +9,11 @@
 {{- $job := deepCopy (.Values.job | default dict) -}}
 {{- $old := .Values.hyperparams -}}
 {{- with $old.batchsize }}{{ $_ := set $job "batch_size" (int .) }}{{ end -}}
-{{- with $old.learningrate }}{{ $_ := set $job "learning_rate" . }}{{ end -}}
+{{- with float64 $old.learningrate }}{{ $_ := set $job "learning_rate" . }}{{ end -}}
 {{- if ge (int $old.trainsteps) 0 }}{{ $_ := set $job "steps" (int $old.trainsteps) }}{{ end -}}
 {{- with $old.datadir }}{{ $_ := set $job "data_dir" . }}{{ end -}}
 {{- with $old.hiddenunits }}{{ $_ := set $job "params" (merge (dict "hidden_units" (include "tfleet.text" .)) ($job.params | default dict)) }}{{ end -}}
-{{- with .Values.deadline }}{{ $_ := set $job "deadline" . }}{{ end -}}
+{{- with float64 .Values.deadline }}{{ $_ := set $job "deadline" . }}{{ end -}}
 {{- if and .Values.taskFile.name (not (include "tfleet.ownCommand" .)) -}}
   {{- $_ := set $job "task" (printf "/etc/tfleet/task/%s" $job.task) -}}
 {{- end -}}
@@ -105,7 +105,7 @@ spec:
   {{- with .backoffLimit }}
   backoffLimit: {{ . }}
   {{- end }}
-  {{- with $values.deadline }}
+  {{- with float64 $values.deadline }}
   # The coordinator ends the job at its deadline; this is for a coordinator that cannot.
   activeDeadlineSeconds: {{ add 120 (ceil .) }}
   {{- end }}
