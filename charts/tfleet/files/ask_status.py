@@ -8,13 +8,14 @@ import json
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 url, path = sys.argv[1:]
 status, why = None, "the job has no status port"
 for attempt in range(30):
     try:
         if url:
-            token = open("/etc/tfleet/token/token").read().strip()
+            token = Path("/etc/tfleet/token/token").read_text().strip()
             request = urllib.request.Request(url, headers={"X-Tfleet-Token": token})
             status = json.load(urllib.request.urlopen(request, timeout=3))
             break
@@ -23,7 +24,7 @@ for attempt in range(30):
     # A job that goes on with an earlier one leaves the end of that in the file, until its ps 0 has started.
     if attempt >= 5 or not url:
         try:
-            said = json.load(open(path))
+            said = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
             why = f"{why.partition(';')[0]}; {path} cannot be read ({error})"
         else:
