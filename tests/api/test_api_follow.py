@@ -6,7 +6,8 @@ import threading
 import pytest
 from fake_jobs import FakeJob, done, status
 
-from tfleet.api.follow import Interrupts, Outcome, follow, log_to_read
+from tfleet.api.follow import Interrupts, Outcome, follow
+from tfleet.api.places import LocalPlace
 from tfleet.api.progress import Printer
 from tfleet.spec.errors import ExitCode, Interrupted, JobFailed, WrongInput
 from tfleet.spec.rundir import RunDir
@@ -84,7 +85,7 @@ def test_signals_are_left_alone_outside_the_main_thread():
 
 
 def test_error_of_a_wrong_input_is_its_sentence(tmp_path):
-    error = Outcome(ExitCode.WRONG_INPUT, status("failed", reason="the model is not compiled")).error(run_of(tmp_path))
+    error = Outcome(ExitCode.WRONG_INPUT, status("failed", reason="the model is not compiled")).error(LocalPlace(run_of(tmp_path)))
     assert isinstance(error, WrongInput)
     assert str(error) == "the model is not compiled"
 
@@ -92,7 +93,7 @@ def test_error_of_a_wrong_input_is_its_sentence(tmp_path):
 def test_error_of_a_failure_names_the_log_to_read(tmp_path):
     run = run_of(tmp_path)
     run.log("worker", 1).write_text("boom\n")
-    error = Outcome(ExitCode.FAILED, status("failed", reason="NaN in the loss of worker 1.")).error(run)
+    error = Outcome(ExitCode.FAILED, status("failed", reason="NaN in the loss of worker 1.")).error(LocalPlace(run))
     assert isinstance(error, JobFailed)
     assert str(error) == f"NaN in the loss of worker 1; read {run.log('worker', 1)}"
 
@@ -100,21 +101,21 @@ def test_error_of_a_failure_names_the_log_to_read(tmp_path):
 def test_error_of_a_reason_that_names_its_log_says_no_more(tmp_path):
     run = run_of(tmp_path)
     reason = f"ps 1 ended with signal 9, its log is {run.log('ps', 1)}"
-    assert str(Outcome(ExitCode.FAILED, status("failed", reason=reason)).error(run)) == reason
+    assert str(Outcome(ExitCode.FAILED, status("failed", reason=reason)).error(LocalPlace(run))) == reason
 
 
 def test_error_without_any_status(tmp_path):
     run = run_of(tmp_path)
-    error = Outcome(ExitCode.FAILED, {}).error(run)
+    error = Outcome(ExitCode.FAILED, {}).error(LocalPlace(run))
     assert str(error) == f"the job ended before it could say why; read {run.logs}"
     run.log("ps", 0).write_text("")
-    assert log_to_read(run, "no reason") == run.log("ps", 0)
+    assert LocalPlace(run).where_to_look("no reason") == f"read {run.log('ps', 0)}"
 
 
 def test_error_of_an_interrupted_job_says_how_to_go_on(tmp_path, monkeypatch):
     run = run_of(tmp_path)
     monkeypatch.chdir(tmp_path)
-    error = Outcome(ExitCode.INTERRUPTED, status("interrupted", 1234)).error(run)
+    error = Outcome(ExitCode.INTERRUPTED, status("interrupted", 1234)).error(LocalPlace(run))
     assert isinstance(error, Interrupted)
     assert str(error) == (
         "interrupted at step 1,234, all of it committed; go on with 'tfleet train --resume --run-dir run'"
@@ -122,9 +123,9 @@ def test_error_of_an_interrupted_job_says_how_to_go_on(tmp_path, monkeypatch):
 
 
 def test_no_error_of_a_job_that_is_done(tmp_path):
-    assert Outcome(ExitCode.DONE, done()).error(run_of(tmp_path)) is None
+    assert Outcome(ExitCode.DONE, done()).error(LocalPlace(run_of(tmp_path))) is None
 
 
 def test_error_of_a_job_interrupted_before_it_trained(tmp_path):
-    error = Outcome(ExitCode.INTERRUPTED, status("interrupted", 0)).error(run_of(tmp_path))
+    error = Outcome(ExitCode.INTERRUPTED, status("interrupted", 0)).error(LocalPlace(run_of(tmp_path)))
     assert str(error).startswith("interrupted before the first step; go on with")

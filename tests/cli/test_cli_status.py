@@ -6,6 +6,7 @@ import re
 import pytest
 from fake_jobs import FakeJob, done, member, status
 
+from tfleet.api.places import LocalPlace
 from tfleet.cli.main import run
 from tfleet.cli.status import rows
 from tfleet.spec.errors import ExitCode
@@ -24,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_rows_of_a_living_job(folder):
     commit = {"number": 3, "step": 1000, "time": 1_700_000_000.0}
-    found = dict(rows(folder, status("training", 1204, last_commit=commit), True, 1_700_000_012.0))
+    found = dict(rows(LocalPlace(folder), status("training", 1204, last_commit=commit), True, 1_700_000_012.0))
     assert found == {
         "job": "mnist",
         "phase": "training",
@@ -39,7 +40,7 @@ def test_rows_of_a_living_job(folder):
 
 
 def test_rows_of_a_finished_job(folder):
-    found = dict(rows(folder, done(notes=["fell back to commit 3"]), False, 0.0))
+    found = dict(rows(LocalPlace(folder), done(notes=["fell back to commit 3"]), False, 0.0))
     assert found["held out"] == "accuracy 0.9310 · loss 0.2412 (step 2,000)"
     assert found["export"] == "old/export/1"
     assert found["note"] == "fell back to commit 3"
@@ -47,11 +48,11 @@ def test_rows_of_a_finished_job(folder):
 
 
 def test_rows_of_a_job_that_has_told_nothing(folder):
-    assert dict(rows(folder, {}, True, 0.0)) == {"phase": "starting", "run": "old"}
+    assert dict(rows(LocalPlace(folder), {}, True, 0.0)) == {"phase": "starting", "run": "old"}
 
 
 def test_rows_of_a_job_that_died_in_training(folder):
-    found = dict(rows(folder, status("training", 5), False, 0.0))
+    found = dict(rows(LocalPlace(folder), status("training", 5), False, 0.0))
     assert found["phase"] == "not running any more: its last word was 'training'"
 
 
@@ -120,7 +121,7 @@ def test_rows_tell_who_was_lost_and_what_was_done_again(folder):
         rollbacks=2,
         steps_undone=1500,
     )
-    assert dict(rows(folder, told, True, 0.0))["replicas"] == (
+    assert dict(rows(LocalPlace(folder), told, True, 0.0))["replicas"] == (
         "waits for ps 1; started again: ps 0 1x, worker 0 2x; went back to a commit 2 times, 1,500 steps done again"
     )
 

@@ -1,22 +1,20 @@
-"""Following a job that this process started until it has ended, Ctrl-C included."""
+"""Following a job until it has ended, Ctrl-C included."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tfleet.api.places import Place
 from tfleet.api.progress import Display
 from tfleet.backends.base import Job
 from tfleet.spec.errors import ExitCode, Interrupted, TfleetError, WrongInput, error_for
-from tfleet.spec.rundir import RunDir
 
 INTERVAL = 0.2
 """Seconds between two looks at a job."""
@@ -29,25 +27,28 @@ class Outcome:
     Attributes:
         code: its result.
         status: the last status; empty when it ended before there was one.
+        detached: it has not ended: only the following has.
     """
 
     code: ExitCode
     status: Mapping[str, Any]
+    detached: bool = False
 
-    def error(self, run: RunDir) -> TfleetError | None:
+    def error(self, place: Place) -> TfleetError | None:
         """Returns the error that says why the job did not end well, or None when it did."""
         if self.code == ExitCode.DONE:
             return None
+        if self.detached:
+            return Interrupted(f"interrupted, but the job goes on: 'tfleet status {place.name}' tells what it does")
         if self.code == ExitCode.INTERRUPTED:
             step = self.status.get("step", 0)
             where = f"at step {step:,}, all of it committed" if step else "before the first step"
-            return Interrupted(f"interrupted {where}; {how_to_resume(run)}")
+            return Interrupted(f"interrupted {where}; {place.how_to_resume()}")
         reason = str(self.status.get("reason", "")) or "the job ended before it could say why"
         if self.code == ExitCode.WRONG_INPUT and self.status.get("reason"):
             return error_for(self.code, reason)
-        if str(run.logs) in reason:
-            return error_for(self.code, reason)
-        return error_for(self.code, f"{reason.rstrip('. ')}; read {log_to_read(run, reason)}")
+        look = place.where_to_look(reason)
+        return error_for(self.code, f"{reason.rstrip('. ')}; {look}" if look else reason)
 
 
 @dataclass
@@ -88,7 +89,8 @@ def follow(
 ) -> Outcome:
     """Shows the job's progress until it has ended; blocks.
 
-    The first Ctrl-C asks the job for a final commit and goes on following it.
+    The first Ctrl-C asks the job for a final commit and goes on following it; a job that outlives this process is
+    left alone.
 
     Args:
         job: the started job.
@@ -103,6 +105,8 @@ def follow(
     asked = False
     while (code := job.poll()) is None:
         display.show(job.status(), clock())
+        if interrupts.count and job.outlives:
+            return Outcome(ExitCode.INTERRUPTED, job.status(), detached=True)
         if interrupts.count and not asked:
             asked = True
             display.say("interrupted: waiting for the final commit (Ctrl-C again kills the job at once)")
@@ -112,22 +116,3 @@ def follow(
     status = job.status()
     display.show(status, clock())
     return Outcome(code, status)
-
-
-def how_to_resume(run: RunDir) -> str:
-    """Says how to go on with a run."""
-    return f"go on with 'tfleet train --resume --run-dir {shown(run.path)}'"
-
-
-def log_to_read(run: RunDir, reason: str) -> Path:
-    """Returns the log of the replica that a reason names, else that of ps 0, else the folder of all."""
-    named = re.search(r"\b(ps|worker|evaluator)[ -](\d+)\b", reason)
-    guess = run.log(named[1], int(named[2])) if named else run.log("ps", 0)
-    return shown(guess if guess.exists() else run.logs)
-
-
-def shown(path: Path) -> Path:
-    """Returns a path as people like it: relative where it is below the working directory."""
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path

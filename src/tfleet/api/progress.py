@@ -43,12 +43,14 @@ class Events:
         self._evaluated: int | None = None
         self._committed = 0
         self._notes: set[str] = set()
+        self._waiting = ""
 
     def lines(self, status: Mapping[str, Any]) -> list[str]:
         """Returns a line for each event since the last call, none for an empty status."""
         if not status:
             return []
-        found = [*self._new_notes(status), *self._new_members(status), *self._new_phase(status)]
+        found = [*self._new_waiting(status), *self._new_notes(status)]
+        found += [*self._new_members(status), *self._new_phase(status)]
         return found + self._new_commit(status) + self._new_evaluation(status)
 
     def _new_phase(self, status: Mapping[str, Any]) -> list[str]:
@@ -92,6 +94,10 @@ class Events:
             return []
         self._committed = int(commit["number"])
         return [f"commit {self._committed} at step {commit['step']:,}"]
+
+    def _new_waiting(self, status: Mapping[str, Any]) -> list[str]:
+        before, self._waiting = self._waiting, str(status.get("waiting", ""))
+        return [f"waiting: {self._waiting}"] if self._waiting not in ("", before) else []
 
     def _new_notes(self, status: Mapping[str, Any]) -> list[str]:
         fresh = [note for note in status.get("notes", []) if note not in self._notes]

@@ -33,6 +33,8 @@ class Request:
         run_dir: the run directory; empty: a new folder under `runs/`.
         resume: go on from the newest commit in `run_dir`.
         spell: how the user writes a field: `Name.flag` or `Name.keyword`.
+        base: fields of the job that everything else overrides, such as those of a chart's values.
+        elsewhere: the job runs on another machine: paths mean files there, and what is resumed is not here.
     """
 
     task: str = ""
@@ -42,6 +44,8 @@ class Request:
     run_dir: str = ""
     resume: bool = False
     spell: Callable[[Name], str] = lambda name: name.keyword
+    base: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: bool = False
 
     def spec(self) -> JobSpec:
         """Merges the resumed run's job, the job file and what was given, the later over the earlier; reads files.
@@ -49,7 +53,7 @@ class Request:
         Raises:
             WrongInput: for a wrong value or name, a missing task, or nothing to resume.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(self.base)
         before = self._resumed()
         if before is not None:
             values = before.model_dump(mode="json")
@@ -65,6 +69,8 @@ class Request:
             raise WrongInput(
                 "no task was given; name one, such as 'mnist' or 'my_task.py:task', or put 'task:' into the job file"
             )
+        if self.elsewhere:
+            return spec
         return _pin_aggregate(_anchored(_with_task_defaults(spec)), before)
 
     def folder(self, spec: JobSpec, stamp: str) -> Path:
@@ -79,7 +85,7 @@ class Request:
         return new_folder(slug(spec.task), stamp)
 
     def _resumed(self) -> JobSpec | None:
-        if not self.resume:
+        if not self.resume or self.elsewhere:
             return None
         if not self.run_dir:
             raise WrongInput("resume was asked for without a run; name the run directory to go on with by --run-dir")

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfleet.api.follow import Interrupts, Outcome, follow, how_to_resume, shown
+from tfleet.api.follow import Interrupts, Outcome, follow
+from tfleet.api.places import place_at, shown
 from tfleet.api.progress import Display, Printer
 from tfleet.api.request import TIME_PLACEHOLDER, Request
 from tfleet.api.text import metrics_line
-from tfleet.backends.base import Backend, Plan
-from tfleet.spec.errors import Interrupted, WrongInput, error_for
+from tfleet.backends.base import Backend, Job, Plan
+from tfleet.spec.errors import ExitCode, Interrupted, WrongInput, error_for
 from tfleet.spec.rundir import RunDir
 
 
@@ -155,10 +156,9 @@ def train(
         return printer
 
     outcome = start_and_follow(job_plan, backend, open_display)
-    run = RunDir.at(job_plan.run_dir)
-    if error := outcome.error(run):
+    if error := outcome.error(place_at(job_plan.handle)):
         raise error
-    result = Run(run.path)
+    result = Run(job_plan.run_dir)
     printer.say(repr(result))
     return result
 
@@ -188,8 +188,9 @@ def start_and_follow(job_plan: Plan, backend: Backend, open_display: Callable[[]
         WrongInput: when it cannot be started.
         Interrupted: when a second Ctrl-C killed it.
     """
-    run = RunDir.at(job_plan.run_dir)
+    place = place_at(job_plan.handle)
     interrupts = Interrupts()
+    job: Job | None = None
     with contextlib.ExitStack() as ending:
         try:
             with interrupts.caught():
@@ -199,7 +200,9 @@ def start_and_follow(job_plan: Plan, backend: Backend, open_display: Callable[[]
                 ending.callback(display.close)
                 return follow(job, display, interrupts)
         except KeyboardInterrupt:
-            raise Interrupted(f"killed; what was committed is kept; {how_to_resume(run)}") from None
+            if job is not None and job.outlives:
+                return Outcome(ExitCode.INTERRUPTED, {}, detached=True)
+            raise Interrupted(f"killed; what was committed is kept; {place.how_to_resume()}") from None
 
 
 def stamp() -> str:

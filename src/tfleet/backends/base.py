@@ -49,6 +49,11 @@ class Plan:
     resume: bool
     replicas: tuple[Replica, ...]
 
+    @property
+    def handle(self) -> str:
+        """What every later command takes: see `Job.handle`."""
+        return str(self.run_dir)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as plain values, the same for the same arguments."""
         return {
@@ -74,6 +79,14 @@ class Job(ABC):
 
     handle: str
     """What every later command takes: the run directory, or `k8s://context/namespace/name`."""
+
+    outlives: bool = False
+    """Whether the job goes on when whoever started it ends: Ctrl-C then ends the following, not the job."""
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory, as the job's own replicas see it."""
+        return self.handle
 
     @abstractmethod
     def status(self) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from tfleet.api.text import metrics_line
 from tfleet.cli.output import CommitOption, Format, FormatOption, RunArgument, integer, print_json, print_line
-from tfleet.spec.rundir import RunDir
 
 
 def command(app: typer.Typer, name: str, summary: str) -> None:
@@ -17,9 +18,13 @@ def command(app: typer.Typer, name: str, summary: str) -> None:
 def _evaluate(run: RunArgument, commit: CommitOption = "-1", output: FormatOption = Format.TEXT) -> None:
     from tfleet.cli import offline
 
-    folder, number = RunDir.existing(run), integer(commit, "--commit", -1)
-    result = offline.load().evaluate_run(folder, number)
+    number = integer(commit, "--commit", -1)
+
+    def here(folder: Any) -> dict[str, Any]:
+        return dict(offline.load().evaluate_run(folder, number))
+
+    place, result = offline.run(run, "eval", number, here)
     if output is Format.JSON:
-        print_json({"run_dir": str(folder.path), **result})
+        print_json({**result, **place.identity()})
     else:
         print_line(f"commit {result['commit']}, step {result['step']:,}, held out: {metrics_line(result['metrics'])}")

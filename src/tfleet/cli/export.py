@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
-from tfleet.api.follow import shown
 from tfleet.cli.output import CommitOption, Format, FormatOption, RunArgument, integer, print_json, print_line
-from tfleet.spec.rundir import RunDir
 
 
 def command(app: typer.Typer, name: str, summary: str) -> None:
@@ -17,9 +17,13 @@ def command(app: typer.Typer, name: str, summary: str) -> None:
 def _export(run: RunArgument, commit: CommitOption = "-1", output: FormatOption = Format.TEXT) -> None:
     from tfleet.cli import offline
 
-    folder, number = RunDir.existing(run), integer(commit, "--commit", -1)
-    path = offline.load().export_run(folder, number)
+    number = integer(commit, "--commit", -1)
+
+    def here(folder: Any) -> dict[str, Any]:
+        return {"export": str(offline.load().export_run(folder, number))}
+
+    place, result = offline.run(run, "export", number, here)
     if output is Format.JSON:
-        print_json({"run_dir": str(folder.path), "export": str(path)})
+        print_json({**result, **place.identity()})
     else:
-        print_line(f"exported to {shown(path)}")
+        print_line(f"exported to {place.inside(result['export'])}")

@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tfleet.api.follow import shown
+from tfleet.api.places import place_at, shown
 from tfleet.api.progress import ENDED, Events, epoch_now
 from tfleet.api.text import count, duration, metrics_line, number, rate
 from tfleet.backends.base import Plan
@@ -38,9 +38,12 @@ def opening(plan: Plan) -> list[str]:
     spec = plan.spec
     who = f"{count(spec.workers, 'worker')}, {count(spec.ps, 'ps')}"
     verb = "resuming" if plan.resume else "training"
+    place = place_at(plan.handle, str(plan.run_dir))
+    handle = place.identity().get("handle")
     return [
         f"{verb} {_task(spec)}: {spec.strategy}, {who}, {_length(spec)}",
-        f"run directory: {shown(plan.run_dir)}",
+        *([f"job: {handle}"] if handle else []),
+        *([f"run directory: {place.run}"] if place.run else []),
     ]
 
 
@@ -55,7 +58,9 @@ def panel(status: Mapping[str, Any], elapsed: float, losses: Sequence[float]) ->
     phase = status.get("phase", "starting")
     parts: list[RenderableType] = []
     if phase == "starting":
-        text = f"starting: the workers load TensorFlow and build the model   {duration(elapsed)}"
+        waiting = status.get("waiting")
+        what = f"waiting: {waiting}" if waiting else "starting: the workers load TensorFlow and build the model"
+        text = f"{what}   {duration(elapsed)}"
         spinner = Spinner("dots", Text(text, style="dim"))
         spinner.start_time = 0.0
         parts.append(spinner)
@@ -103,7 +108,9 @@ class Live:
 
     def say(self, line: str) -> None:
         """Prints a line above the panel."""
-        style = "red" if "was lost" in line else "yellow" if line.startswith(("note:", "interrupted:")) else ""
+        style = (
+            "red" if "was lost" in line else "yellow" if line.startswith(("note:", "interrupted:", "waiting:")) else ""
+        )
         self._console.print(Text("  " + line, style=style))
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Annotated
 
@@ -9,7 +10,6 @@ import typer
 
 from tfleet.cli.output import Format, RunArgument, print_line
 from tfleet.spec.errors import WrongInput, nearest
-from tfleet.spec.rundir import RunDir
 
 ROLES = ("ps", "worker", "evaluator")
 
@@ -28,16 +28,16 @@ def _logs(
         Format, typer.Option("-o", "--output", help="Lines as text for people or each as a JSON object.")
     ] = Format.TEXT,
 ) -> None:
-    from tfleet.backends.local import open_job
+    from tfleet.api.handles import open_job
 
     if role and role not in ROLES:
         raise WrongInput(f"unknown role '{role}'{nearest(role, ROLES)}; allowed: {', '.join(ROLES)}")
     if index and not index.isdecimal():
         raise WrongInput(f"the number of the replica is '{index}'; give 0 or more, as in 'tfleet logs RUN worker 1'")
-    job = open_job(str(RunDir.existing(run).path))
-    for line in job.logs(role, int(index or -1), follow):
-        if output is Format.JSON:
-            replica, _, text = line.rstrip("\n").partition(" | ")
-            print_line(json.dumps({"replica": replica, "line": text}))
-        else:
-            print_line(line.rstrip("\n"))
+    with contextlib.closing(open_job(run)) as job:
+        for line in job.logs(role, int(index or -1), follow):
+            if output is Format.JSON:
+                replica, _, text = line.rstrip("\n").partition(" | ")
+                print_line(json.dumps({"replica": replica, "line": text}))
+            else:
+                print_line(line.rstrip("\n"))

@@ -17,7 +17,7 @@ from tfleet import __version__
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput, nearest
 
 COMMANDS = {
-    "train": "Train a task with workers and parameter servers on this machine.",
+    "train": "Train a task with workers and parameter servers, on this machine or on Kubernetes.",
     "eval": "Evaluate a run's model on the held-out data.",
     "export": "Export a run's model for serving.",
     "tensorboard": "Show a run's curves, histograms and images in the browser.",
@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": "Print the logs of a job's replicas.",
     "stop": "End a job early: it commits, evaluates and exports.",
     "scale": "Give a running job more workers, or fewer.",
+    "copy": "Bring the results of a job on Kubernetes to this machine.",
     "doctor": "Check whether this machine is fit for tfleet, and say what to do.",
     "launch": "Run your own TensorFlow script as workers and parameter servers.",
 }

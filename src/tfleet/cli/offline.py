@@ -1,4 +1,4 @@
-"""What `eval` and `export` share: they load TensorFlow into this process, quietly, and only when asked."""
+"""What `eval` and `export` share: they load TensorFlow into this process, quietly, or run in a pod of the cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
+from tfleet.api.places import LocalPlace, Place, place_of
+from tfleet.backends.kubernetes.handle import is_handle
+from tfleet.cli.output import tell
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.rundir import RunDir
 
 
 def load() -> ModuleType:
@@ -28,6 +33,32 @@ def load() -> ModuleType:
         if error.name not in ("tensorflow", "keras"):
             raise
         raise WrongInput(f"{error.name} is not installed; install it with: pip install 'tfleet[cpu]'") from None
+
+
+def run(handle: str, verb: str, commit: int, here: Callable[[RunDir], dict[str, Any]]) -> tuple[Place, dict[str, Any]]:
+    """Runs a command on a run: in this process, or for a job on Kubernetes in a pod that sees its volume; blocks.
+
+    Args:
+        handle: of the run.
+        verb: eval or export.
+        commit: number of the commit; -1: the newest.
+        here: runs it in this process.
+
+    Returns:
+        Where the run is, and the command's answer.
+
+    Raises:
+        TfleetError: what the command said.
+    """
+    if not is_handle(handle):
+        folder = RunDir.existing(handle)
+        return LocalPlace(folder), here(folder)
+    from tfleet.backends.kubernetes.job import open_job
+    from tfleet.backends.kubernetes.tools import run_tool
+
+    with contextlib.closing(open_job(handle)) as job:
+        place = place_of(job)
+        return place, run_tool(job.cluster, job.at, verb, tell, ["--commit", str(commit)])
 
 
 @contextlib.contextmanager

@@ -25,7 +25,11 @@ FormatOption = Annotated[
 ]
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run directory, such as runs/mnist-20260131-235959.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run directory, such as runs/mnist-20260131-235959, or k8s://context/namespace/name; train prints it.",
+    ),
 ]
 
 CommitOption = Annotated[

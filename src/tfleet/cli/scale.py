@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
 
-from tfleet.api.follow import shown
+from tfleet.api.places import place_of
 from tfleet.api.text import count
 from tfleet.cli.output import Format, FormatOption, RunArgument, print_json, print_line
-from tfleet.spec.rundir import RunDir
 
 
 def command(app: typer.Typer, name: str, summary: str) -> None:
@@ -22,12 +22,13 @@ def _scale(
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="How many workers the job is to have.")],
     output: FormatOption = Format.TEXT,
 ) -> None:
-    from tfleet.backends.local import open_job
+    from tfleet.api.handles import open_job
 
-    folder = RunDir.existing(run)
-    open_job(str(folder.path)).scale(workers)
+    with contextlib.closing(open_job(run)) as job:
+        place = place_of(job)
+        job.scale(workers)
     if output is Format.JSON:
-        print_json({"run_dir": str(folder.path), "workers": workers})
+        print_json({**place.identity(), "workers": workers})
     else:
-        where = shown(folder.path)
-        print_line(f"the job in {where} goes on with {count(workers, 'worker')}; 'tfleet status {where}' shows them")
+        told = f"'tfleet status {place.name}' shows them"
+        print_line(f"the job in {place.name} goes on with {count(workers, 'worker')}; {told}")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 
-from tfleet.api.follow import how_to_resume, shown
+from tfleet.api.places import Place, place_of
 from tfleet.api.progress import ENDED, epoch_now, measures
 from tfleet.api.text import count, duration, metrics_line, rate
 from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
-from tfleet.spec.rundir import RunDir
 
 RARE = {"leased": "leased", "returned": "returned", "duplicates": "duplicate", "partial_updates": "partially applied"}
 """Counts of the ledger that are told when they are not 0, and how."""
@@ -27,41 +27,43 @@ def command(app: typer.Typer, name: str, summary: str) -> None:
 
 
 def _status(run: RunArgument, output: FormatOption = Format.TEXT) -> None:
-    from tfleet.backends.local import open_job
+    from tfleet.api.handles import open_job
 
-    folder = RunDir.existing(run)
-    job = open_job(str(folder.path))
-    alive = job.poll() is None
-    status = job.status()
+    with contextlib.closing(open_job(run)) as job:
+        alive = job.poll() is None
+        status = job.status()
+        place = place_of(job)
     if output is Format.JSON:
-        print_json({"run_dir": str(folder.path), "alive": alive, **status})
+        print_json({**place.identity(), "alive": alive, **status})
     else:
-        _print(folder, status, alive)
+        _print(place, status, alive)
 
 
-def _print(run: RunDir, status: Mapping[str, Any], alive: bool) -> None:
+def _print(place: Place, status: Mapping[str, Any], alive: bool) -> None:
     from rich.console import Console
 
     from tfleet.cli.members import members_table
     from tfleet.cli.summary import print_pairs
 
     console = Console(highlight=False)
-    print_pairs(console, rows(run, status, alive, time.time()), "dim")
+    print_pairs(console, rows(place, status, alive, time.time()), "dim")
     if status.get("members"):
         console.print()
         console.print(members_table(status["members"], ALL_MEMBERS))
 
 
-def rows(run: RunDir, status: Mapping[str, Any], alive: bool, now: float) -> list[tuple[str, str]]:
+def rows(place: Place, status: Mapping[str, Any], alive: bool, now: float) -> list[tuple[str, str]]:
     """Returns what `tfleet status` tells people, as (name, value) pairs.
 
     Args:
-        run: the run directory.
+        place: where it is.
         status: the last status; empty before the first.
         alive: whether a process of the job lives.
         now: unix time in seconds.
     """
     found = [("job", str(status.get("task", ""))), ("phase", _phase(status, alive))]
+    if status.get("waiting"):
+        found.append(("waiting", str(status["waiting"])))
     if status.get("reason"):
         found.append(("reason", str(status["reason"])))
     if "step" in status:
@@ -76,12 +78,12 @@ def rows(run: RunDir, status: Mapping[str, Any], alive: bool, now: float) -> lis
     if status.get("ledger"):
         found.append(("ledger", _ledger(status["ledger"])))
     found.append(("replicas", _replicas(status)))
-    found.append(("run", str(shown(run.path))))
+    found.append(("run", place.run))
     if status.get("export"):
-        found.append(("export", str(shown(run.path / status["export"]))))
+        found.append(("export", place.inside(str(status["export"]))))
     found += [("note", str(note)) for note in status.get("notes", [])]
     if not alive and status.get("phase") in ("failed", "interrupted"):
-        found.append(("next", how_to_resume(run)))
+        found.append(("next", place.how_to_resume()))
     return [(name, value) for name, value in found if value]
 
 
