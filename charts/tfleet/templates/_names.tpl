@@ -68,6 +68,19 @@ labels:
 {{- mulf (float64 (trimSuffix $unit $text)) (get $bytes $unit) -}}
 {{- end }}
 
+{{/* (list base over): base with what is not empty in over put over it, mapping by mapping. sprig's merges take empty text for given. */}}
+{{- define "tfleet.over" -}}
+{{- $merged := deepCopy (first .) -}}
+{{- range $key, $value := last . -}}
+  {{- $below := get $merged $key -}}
+  {{- if and $value $below (kindIs "map" $value) (kindIs "map" $below) -}}
+    {{- $value = include "tfleet.over" (list $below $value) | fromYaml -}}
+  {{- end -}}
+  {{- if $value }}{{ $_ := set $merged $key $value }}{{ end -}}
+{{- end -}}
+{{ toYaml $merged }}
+{{- end }}
+
 {{/* "yes" when the pods run the user's own commands instead of tfleet's. */}}
 {{- define "tfleet.ownCommand" -}}
 {{- if or .Values.worker.command .Values.ps.command }}yes{{ end -}}

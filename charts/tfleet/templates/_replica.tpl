@@ -3,7 +3,8 @@
 {{/* What the values say of a role; the evaluator is a worker but for what is given for it. */}}
 {{- define "tfleet.replica" -}}
 {{- if eq .role "evaluator" -}}
-{{ toYaml (omit (mergeOverwrite (deepCopy .root.Values.worker) (deepCopy .root.Values.evaluator)) "command" "topologySpreadConstraints") }}
+{{- $replica := include "tfleet.over" (list .root.Values.worker .root.Values.evaluator) | fromYaml -}}
+{{ toYaml (omit $replica "command" "topologySpreadConstraints") }}
 {{- else -}}
 {{ toYaml (get .root.Values .role) }}
 {{- end -}}
