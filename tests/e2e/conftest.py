@@ -19,6 +19,7 @@ from namespaces import Namespace, recycle_volumes
 
 LIVING: list[Namespace] = []
 """Namespaces that are there now: a test that fails shows what is in them."""
+SHOWN: list[BaseException] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
-    if report.failed:
+    # A fixture that failed fails every test that wants it, with the same error: that is shown once.
+    if report.failed and call.excinfo and call.excinfo.value not in SHOWN:
+        SHOWN.append(call.excinfo.value)
         report.sections += [(f"namespace {found.name}", found.describe()) for found in LIVING]
     return report
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cluster import CHART, Finished
 from namespaces import Namespace
 from waiting import wait_until
@@ -19,6 +20,8 @@ INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
 ENDED = {"Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"}
 """Conditions of a Job that has ended; while a node is dead only the second and the fourth of them can come."""
+HOPELESS = {"InvalidImageName", "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError"}
+"""Why a container waits for ever."""
 
 
 class Release:
@@ -65,6 +68,14 @@ class Release:
             return found
         return [p for p in found if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]]
 
+    def check_pods(self) -> None:
+        """Fails the test at once where a pod waits for what will not come."""
+        for pod in self.pods():
+            for container in pod["status"].get("containerStatuses", []):
+                waiting = container.get("state", {}).get("waiting", {})
+                if waiting.get("reason") in HOPELESS:
+                    pytest.fail(f"{pod['metadata']['name']} waits: {waiting}")
+
     def pod(self, component: str, index: int = 0) -> dict[str, Any]:
         """The running pod of this index; fails where there is none or more than one."""
         found = [pod for pod in self.pods(component, running=True) if index_of(pod) == index]
@@ -108,6 +119,7 @@ class Release:
         """Waits until the global step is so far; returns the status."""
 
         def there() -> dict[str, Any]:
+            self.check_pods()
             ended = self.jobs().get("worker", set()) & ENDED
             assert not ended, f"the job has ended: {ended}"
             now = self.status()
@@ -125,6 +137,7 @@ class Release:
         enough = {"Complete", "Failed"} if final else ENDED
 
         def over() -> dict[str, set[str]]:
+            self.check_pods()
             jobs = self.jobs()
             assert jobs, "there are no Jobs"
             assert all(conditions & enough for conditions in jobs.values()), jobs

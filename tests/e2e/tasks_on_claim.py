@@ -8,7 +8,6 @@ SCRIPTS = Path(__file__).with_name("scripts")
 PACED = (
     "job.task=paced_digits.py:task",
     "taskFile.name=paced_digits.py",
-    "--set-file",
-    f"taskFile.content={SCRIPTS / 'paced_digits.py'}",
+    f"--set-file=taskFile.content={SCRIPTS / 'paced_digits.py'}",
 )
 UNTIL_STOPPED = "job.steps=0"

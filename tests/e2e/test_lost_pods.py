@@ -23,7 +23,7 @@ def pair(images: None, shared_namespace: Namespace) -> Pair:
     releases = Release(shared_namespace, "workers-die"), Release(shared_namespace, "ps-die")
     for release in releases:
         release.install(
-            *PACED, f"job.epochs={EPOCHS}", "--set-string", "job.params.visits=/mnt/tfleet/visits", "worker.number=2"
+            *PACED, f"job.epochs={EPOCHS}", "--set-string=job.params.visits=/mnt/tfleet/visits", "worker.number=2"
         )
     for release in releases:
         release.wait_for_step(1)

@@ -71,7 +71,7 @@ def test_task_on_an_existing_claim(images: None, namespace: Namespace) -> None:
     volume = Release(namespace, "results").volume
     shutil.copy(SCRIPTS / "paced_digits.py", volume / "my_task.py")
     release = Release(namespace, "mine").install(
-        "job.task=/mnt/tfleet/my_task.py:task", "job.steps=60", "--set-string", "job.params.pace=0.01",
+        "job.task=/mnt/tfleet/my_task.py:task", "job.steps=60", "--set-string=job.params.pace=0.01",
         "storage.kind=claim", "storage.claim=results",
     )  # fmt: skip
     jobs = release.wait_over()
