@@ -26,7 +26,7 @@ COMMANDS = {
     "stop": "End a job early: it commits, evaluates and exports.",
     "scale": "Give a running job more workers, or fewer.",
     "copy": "Bring the results of a job on Kubernetes to this machine.",
-    "doctor": "Check whether this machine is fit for tfleet, and say what to do.",
+    "doctor": "Check whether this machine, or a cluster, is fit for tfleet, and say what to do.",
     "launch": "Run your own TensorFlow script as workers and parameter servers.",
 }
 """Every command and its one-line help; each is `command(app, name, help)` in `tfleet.cli.<name>`."""

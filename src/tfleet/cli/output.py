@@ -20,6 +20,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class On(StrEnum):
+    """Where a job runs."""
+
+    LOCAL = "local"
+    KUBERNETES = "kubernetes"
+
+
 FormatOption = Annotated[
     Format, typer.Option("-o", "--output", help="Answer as text for people or as one JSON object.")
 ]

@@ -50,21 +50,21 @@ def run_tensorboard(run: RunDir, host: str, port: int) -> int:
     _check_summaries(run)
     if importlib.util.find_spec("tensorboard") is None:
         raise WrongInput("tensorboard is not installed here; install it with: pip install 'tfleet[cpu]'")
-    port = _free_port(host, port)
+    port = free_port(host, port)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(run.summaries)]
     command += ["--host", host, "--port", str(port)]
     with tempfile.TemporaryFile() as output:
         try:
-            with _interruptible(), _ended(command, output) as child:
+            with interruptible(), _ended(command, output) as child:
                 _wait_until_it_answers(child, host, port, output)
-                print(f"TensorBoard: {_url(host, port)} (Ctrl-C ends it)", flush=True)
+                print(f"TensorBoard: {url(host, port)} (Ctrl-C ends it)", flush=True)
                 code = child.wait()
-        except _EndRequested:
+        except EndRequested:
             return ExitCode.DONE
         raise JobFailed(f"TensorBoard ended by itself with code {code}: {_last_line(output)}; start it again")
 
 
-class _EndRequested(Exception):
+class EndRequested(Exception):
     """SIGINT or SIGTERM came."""
 
 
@@ -76,7 +76,12 @@ def _check_summaries(run: RunDir) -> None:
         )
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
+    """Returns a port that can be listened on: `port`, or for 0 any free one.
+
+    Raises:
+        WrongInput: when it cannot be.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -120,13 +125,13 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raises `_EndRequested` in the block at the first signal; later ones are ignored until the block has ended."""
+def interruptible() -> Iterator[None]:
+    """Raises `EndRequested` in the block at the first signal; later ones are ignored until the block has ended."""
 
     def end(_: int, __: FrameType | None) -> None:
         for number in previous:
             signal.signal(number, signal.SIG_IGN)
-        raise _EndRequested
+        raise EndRequested
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
@@ -167,7 +172,8 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _url(host: str, port: int) -> str:
+def url(host: str, port: int) -> str:
+    """Returns the address for a browser of this machine."""
     name = _reachable(host)
     return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
 

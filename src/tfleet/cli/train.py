@@ -16,17 +16,10 @@ from tfleet.api.request import TIME_PLACEHOLDER, Request
 from tfleet.api.run import local_backend, plan, stamp, start_and_follow, task_name
 from tfleet.backends.base import Backend, Plan
 from tfleet.cli.flags import job_flags, params_of
-from tfleet.cli.output import Format, print_json, print_line, tell
+from tfleet.cli.output import Format, On, print_json, print_line, tell
 from tfleet.spec.errors import WrongInput
 
 PANEL = "Kubernetes"
-
-
-class On(StrEnum):
-    """Where a job runs."""
-
-    LOCAL = "local"
-    KUBERNETES = "kubernetes"
 
 
 class TrainFormat(StrEnum):

@@ -226,14 +226,15 @@ class Cluster:
                     raise JobFailed(f"'{command[0]}' failed in pod {pod}: {said[-1]}")
 
     @contextlib.contextmanager
-    def forward(self, namespace: str, pod: str, port: int, local: int = 0) -> Iterator[int]:
-        """Forwards a port of this machine's loopback interface to a pod; yields its number.
+    def forward(self, namespace: str, pod: str, port: int, local: int = 0, host: str = "127.0.0.1") -> Iterator[int]:
+        """Forwards a port of this machine to a pod; yields its number.
 
         Args:
             namespace: of the pod.
             pod: its name.
             port: of the pod.
             local: port of this machine; 0: any free one.
+            host: address of this machine to listen on.
 
         Raises:
             Unreachable: when the API server does not answer, or `local` is taken.
@@ -245,7 +246,7 @@ class Cluster:
 
             api = await self._connected()
             resource = Pod({"metadata": {"name": pod, "namespace": namespace}}, namespace=namespace, api=api)
-            return PortForward(resource, port, local or "auto")
+            return PortForward(resource, port, local or "auto", host)
 
         with self._entered(opened) as number:
             yield int(number)

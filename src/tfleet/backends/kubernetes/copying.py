@@ -120,9 +120,7 @@ def copy_run(job: KubernetesJob, folder: Path, only: Sequence[str], tell: Tell, 
         JobFailed: when what came is not whole.
     """
     if not job.run_dir:
-        raise WrongInput(
-            f"the job {job.handle} runs a command of your own and keeps no run directory; use kubectl cp"
-        )
+        raise WrongInput(f"the job {job.handle} runs a command of your own and keeps no run directory; use kubectl cp")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WrongInput(f"{folder} is there already; give another folder, as in 'tfleet copy {job.handle} NEW_FOLDER'")
     wanted = [*ALWAYS, *(name for part in only for name in PARTS[part])] if only else []
@@ -142,6 +140,7 @@ def copy_run(job: KubernetesJob, folder: Path, only: Sequence[str], tell: Tell, 
             except OSError as error:
                 raise JobFailed(f"{folder} cannot be written: {error.strerror}; make room or give another") from None
         _bring_task(job, half, folder)
+        _point_here(half, job.run_dir, folder.absolute())
         half.chmod(0o777 & ~_umask())
         os.replace(half, folder)
     return result
@@ -241,6 +240,17 @@ def _bring_task(job: KubernetesJob, half: Path, folder: Path) -> None:
     (half / "task" / shipped["name"]).write_text(shipped["content"], encoding="utf-8")
     values["task"] = f"{folder.absolute() / 'task'}/{task.removeprefix(TASK_PATH)}"
     job_file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _point_here(half: Path, run_dir: str, folder: Path) -> None:
+    """Makes the status name the export where it is now."""
+    file = half / "status.json"
+    if file.is_file():
+        status = json.loads(file.read_text(encoding="utf-8"))
+        export = str(status.get("export") or "")
+        if export.startswith(f"{run_dir}/"):
+            status["export"] = str(folder / export.removeprefix(f"{run_dir}/"))
+            file.write_text(json.dumps(status) + "\n", encoding="utf-8")
 
 
 def _report(progress: Progress, before: int, total: int, more: int) -> None:

@@ -204,6 +204,10 @@ class KubernetesJob(Job):
         self._look()
         return self._pods
 
+    def waiting_of(self, pods: list[dict[str, Any]]) -> str:
+        """Returns what some of its pods wait for, in one sentence; empty when for nothing."""
+        return waiting_reason(pods, self.cluster.items(self._path("v1", "events"))) if pods else ""
+
     def spec(self) -> JobSpec | None:
         """Returns the resolved job of the release's ConfigMap, or None when there is none."""
         found = self.cluster.get(f"{self._path('v1', 'configmaps')}/{self.fullname}")
