@@ -31,7 +31,7 @@
 {{- range list
     (list "hyperparams.batchsize" $old.batchsize "batch_size")
     (list "hyperparams.learningrate" (float64 $old.learningrate) "learning_rate")
-    (list "hyperparams.trainsteps" (ge (int $old.trainsteps) 0) "steps")
+    (list "hyperparams.trainsteps" (ge (dig "trainsteps" -1 $old | int) 0) "steps")
     (list "hyperparams.datadir" $old.datadir "data_dir")
     (list "deadline" (float64 .Values.deadline) "deadline") -}}
 {{- if and (index . 1) (hasKey $job (index . 2)) -}}
@@ -41,7 +41,7 @@
 {{- if and $old.hiddenunits (hasKey ($job.params | default dict) "hidden_units") -}}
 {{- fail "hyperparams.hiddenunits and job.params.hidden_units say the same thing: give only one of them" -}}
 {{- end -}}
-{{- if and (ge (int $old.trainsteps) 0) $job.epochs -}}
+{{- if and (ge (dig "trainsteps" -1 $old | int) 0) $job.epochs -}}
 {{- fail "hyperparams.trainsteps and job.epochs both say how long to train: give only one of them" -}}
 {{- end -}}
 {{- range list (list "workers" "worker") (list "ps" "ps") -}}
@@ -104,7 +104,7 @@
 {{- fail "job.task is empty: set it to mnist, a module:object, or a path/to/file.py:object" -}}
 {{- end -}}
 {{- range $role := list "worker" "evaluator" -}}
-{{- $limit := include "tfleet.text" (get $.Values $role).limit.memory -}}
+{{- $limit := dig "limit" "memory" "" (get $.Values $role) | include "tfleet.text" -}}
 {{- if and $limit (lt (include "tfleet.quantity" $limit | float64) 805306368.0) -}}
 {{- fail (printf "%s.limit.memory=%s is too little, since TensorFlow and Keras alone take 487 MB: give at least 768Mi (a small limit is enough for ps.limit.memory)" $role $limit) -}}
 {{- end -}}
@@ -238,6 +238,12 @@
 {{- end -}}
 {{- if and .Values.taskFile.content (not .Values.taskFile.name) -}}
 {{- fail "taskFile.content has no name: set taskFile.name, such as task.py" -}}
+{{- end -}}
+{{- if gt (len .Values.taskFile.content) 900000 -}}
+{{- fail (printf "taskFile.content has %d bytes, and a ConfigMap takes 1 MB: put the file on the storage, or into an image of your own" (len .Values.taskFile.content)) -}}
+{{- end -}}
+{{- if and .Values.scratch.sizeLimit (not .Values.scratch.enabled) -}}
+{{- fail "scratch.sizeLimit does nothing without scratch.enabled: set scratch.enabled=true, or leave it out" -}}
 {{- end -}}
 {{- if and (eq .Values.format "tfjob") (or .Values.tensorboard.enabled .Values.serving.enabled .Values.finisher.enabled) -}}
 {{- fail "tensorboard, serving and finisher do nothing with format=tfjob: leave them out, or set format=jobs" -}}

@@ -10,7 +10,7 @@
 {{- $old := .Values.hyperparams -}}
 {{- with $old.batchsize }}{{ $_ := set $job "batch_size" (int .) }}{{ end -}}
 {{- with float64 $old.learningrate }}{{ $_ := set $job "learning_rate" . }}{{ end -}}
-{{- if ge (int $old.trainsteps) 0 }}{{ $_ := set $job "steps" (int $old.trainsteps) }}{{ end -}}
+{{- if ge (dig "trainsteps" -1 $old | int) 0 }}{{ $_ := set $job "steps" (int $old.trainsteps) }}{{ end -}}
 {{- with $old.datadir }}{{ $_ := set $job "data_dir" . }}{{ end -}}
 {{- with $old.hiddenunits }}{{ $_ := set $job "params" (merge (dict "hidden_units" (include "tfleet.text" .)) ($job.params | default dict)) }}{{ end -}}
 {{- with float64 .Values.deadline }}{{ $_ := set $job "deadline" . }}{{ end -}}
