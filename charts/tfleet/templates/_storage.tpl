@@ -26,7 +26,7 @@
 {{- define "tfleet.runDir" -}}
 {{- with .Values -}}
 {{- $given := coalesce .runDir .hyperparams.logdir .logdir .traindir -}}
-{{ $given | default (printf "%s/%s" (include "tfleet.storage.mountPath" $) (include "tfleet.fullname" $)) }}
+{{ $given | default (printf "%s/%s" (include "tfleet.storage.mountPath" $) (include "tfleet.fullname" $)) | trimSuffix "/" }}
 {{- end -}}
 {{- end }}
 
