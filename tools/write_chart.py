@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from tfleet.spec.job import JobSpec
 CHART = Path(__file__).resolve().parents[1] / "charts" / "tfleet"
 MARK = "# -- "
 UNSET = "unset"
+# Files for the charts of 2018 to 2020 may have keys without a value in these; the templates take those for unset.
+NULL_IS_UNSET = {"hyperparams", "limit", "request"}
 
 HEAD = """# {name}
 
@@ -53,7 +56,8 @@ helm install digits charts/tfleet --values charts/tfleet/ci/values-kind.yaml
 helm upgrade digits charts/tfleet --reuse-values --set worker.number=8
 ```
 
-Without `--reuse-values` every value that is not given again goes back to its default. The number of workers may change
+Without `--reuse-values` every value that is not given again goes back to its default (after an update of the chart give
+`--reset-then-reuse-values`, which knows the new ones too). The number of workers may change
 at any time. What Kubernetes Jobs cannot take (images, resources, the number of ps) is refused with one sentence before
 anything is applied: uninstall, then install with `--set resume=true` to go on from the last commit.
 
@@ -114,6 +118,7 @@ def schema() -> dict[str, Any]:
     """Returns the JSON Schema of the chart's values."""
     base: dict[str, Any] = json.loads((CHART / "schema" / "values.base.json").read_text(encoding="utf-8"))
     base["properties"]["job"] = job_schema(base["properties"]["job"])
+    require(base, values_tree(), base)
     return base
 
 
@@ -128,6 +133,35 @@ def job_schema(placeholder: dict[str, Any]) -> dict[str, Any]:
     for name, changes in placeholder.get("properties", {}).items():
         job["properties"][name] |= changes
     return {**job, **{keyword: given for keyword, given in placeholder.items() if keyword != "properties"}}
+
+
+def require(part: dict[str, Any], node: yaml.MappingNode, base: dict[str, Any]) -> None:
+    """Makes the values required, in place, that templates would take for 0, false or nothing when they are missing.
+
+    values.yaml gives them all, but a null takes a value away, and `helm upgrade --reuse-values` does not know those of
+    a newer chart. What has nothing as its default, or takes it, may go.
+    """
+    while "$ref" in part:
+        part = base["$defs"][part["$ref"].rsplit("/", 1)[1]]
+    required = set(part.get("required", []))
+    for key, child in node.value:
+        inside = part["properties"].get(key.value, {})
+        if isinstance(child, yaml.MappingNode) and child.value:
+            if key.value not in ("limit", "request"):
+                required.add(key.value)
+            if key.value not in NULL_IS_UNSET:
+                require(inside, child, base)
+        elif plain(child) and not takes_nothing(resolve(inside)):
+            required.add(key.value)
+    if required:
+        part["required"] = [name for name in part["properties"] if name in required]
+
+
+def takes_nothing(part: dict[str, Any]) -> bool:
+    """Tells whether a schema allows an empty text."""
+    if "enum" in part:
+        return "" in part["enum"]
+    return "string" in part.get("type", []) and re.search(part.get("pattern", "$"), "") is not None
 
 
 def without_defaults(section: dict[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,18 @@ def test_the_job_part_is_the_job_specs(writer):
     assert "default" not in json.dumps(job["properties"]["elastic"]["properties"]["min"])
 
 
+def test_values_that_templates_would_read_as_nothing_are_required(writer, small):
+    values = small / "values.yaml"
+    values.write_text(
+        "# -- The job.\njob: {}\n# -- Name.\nname: x\n"
+        "worker:\n  # -- How many.\n  number: 2\n  # -- Where.\n  port: 0\n",
+        encoding="utf-8",
+    )
+    schema = writer.schema()
+    assert schema["required"] == ["worker"], "a name may be empty"
+    assert schema["$defs"]["role"]["required"] == ["number"], "0 is what a missing port is"
+
+
 def test_the_readme_tells_defaults_types_and_comments(writer, small):
     readme = writer.readme()
     assert '| `name` | string | `"x"` | Name \\| of it, on two lines. |' in readme

@@ -71,6 +71,34 @@ def test_an_unknown_key_in_a_list_is_named():
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "worker",
+        "worker.number",
+        "worker.port",
+        "ps.image",
+        "ps.image.repository",
+        "hyperparams",
+        "job",
+        "storage",
+        "storage.kind",
+        "storage.nfs",
+        "user.uid",
+        "networkPolicy.enabled",
+        "serviceAccount.create",
+        "backoff.ps",
+        "nodeTolerationSeconds",
+        "ttlSecondsAfterFinished",
+    ],
+)
+def test_a_value_that_cannot_be_missing_is_named(path):
+    """A null takes a default away; so does an upgrade with --reuse-values to a chart that has new values."""
+    section, _, key = path.rpartition(".")
+    where = "/" + section.replace(".", "/") if section else ""
+    assert f"at '{where}': missing property '{key}'" in refusal(at(path, None))
+
+
+@pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
         ("worker.number", "two", "got string, want integer"),
@@ -268,6 +296,12 @@ def test_values_that_do_not_go_together_are_refused_with_what_to_change(values, 
         at("worker.limit.memory", "768Mi"),
         at("worker.limit.memory", 805306368),
         at("worker.limit.memory", ""),
+        # Keys without a value, as in files for the charts of 2018 to 2020.
+        at("worker.limit", None),
+        at("worker.limit.memory", None),
+        at("ps.request", None),
+        at("hyperparams.trainsteps", None),
+        at("hyperparams.batchsize", None),
         at("storage.kind", "emptyDir", SCRIPT),
         at("job.workers", 2),
         at("podManagementPolicy", "Parallel"),
