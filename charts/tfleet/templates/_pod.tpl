@@ -71,6 +71,8 @@ containers:
     image: {{ include "tfleet.image" (dict "root" .root "image" .replica.image) | quote }}
     imagePullPolicy: {{ .replica.image.pullPolicy | default "IfNotPresent" }}
     {{- .container | trim | nindent 4 }}
+    # What a command said last is in the pod's status, where it did not write a message of its own.
+    terminationMessagePolicy: FallbackToLogsOnError
     resources:
       {{- include "tfleet.resources" .replica | nindent 6 }}
     securityContext:
