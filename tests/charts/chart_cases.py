@@ -85,7 +85,11 @@ VALUES: dict[str, dict[str, Any]] = {
     "azure-original": {
         "worker": {"number": 2, "port": 5000},
         "ps": {"number": 1, "port": 5001},
-        "storage": {"accountbase64": "YWNjb3VudA==", "keybase64": "a2V5", "sharename": "runs"},
+        "storage": {
+            "accountbase64": "dHJhaW5pbmdmaWxlcw==",
+            "keybase64": "WVNCclpYa2dkR2hoZENCcGN5QnViMjVs",
+            "sharename": "runs",
+        },
         "traindir": "/azure/runs/train",
     },
     "hyperparams": {

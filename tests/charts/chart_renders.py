@@ -53,18 +53,20 @@ def refusal(values: dict[str, Any] | None = None, release: str = "digits") -> st
     return done.stderr
 
 
-def attempt(values: dict[str, Any] | None, release: str, preset: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs `helm template`, or returns what it said to the same values before."""
-    return _template(json.dumps(values or {}), release, preset)
+def attempt(
+    values: dict[str, Any] | None, release: str, preset: str = "", flags: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Runs `helm template` (with more flags), or returns what it said to the same before."""
+    return _template(json.dumps(values or {}), release, preset, flags)
 
 
 @cache
-def _template(values: str, release: str, preset: str) -> subprocess.CompletedProcess[str]:
+def _template(values: str, release: str, preset: str, flags: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     presets = ["--values", str(preset_file(preset))] if preset else []
     return helm(
         *("template", release, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
         *presets,
-        *("--values", "-"),
+        *("--values", "-", *flags),
         text=values,
     )
 

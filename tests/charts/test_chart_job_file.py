@@ -17,12 +17,13 @@ def job_file(found: list[Object], release: str = "digits") -> JobSpec:
     return JobSpec.parse(yaml.safe_load(one(found, "ConfigMap", release)["data"]["job.yaml"]))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in ("own-command", "finisher", "tfjob")])
+@pytest.mark.parametrize("case", CASES)
 def test_it_is_a_job_spec_with_the_numbers_of_replicas(case):
     found = objects(case)
     spec = job_file(found)
-    assert spec.workers == one(found, "Job", "digits-worker")["spec"]["completions"]
-    assert spec.ps == one(found, "Job", "digits-ps")["spec"]["completions"]
+    hosts = one(found, "ConfigMap", "digits")["data"]
+    assert spec.workers == len(hosts["worker.hostList"].split(","))
+    assert spec.ps == len(hosts["ps.hostList"].split(","))
     assert spec.task
     assert spec.status_port == 8080
 

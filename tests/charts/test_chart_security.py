@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from chart_cases import CASES, objects
 from chart_renders import _template, attempt, needs_helm, one, pods
@@ -33,13 +35,14 @@ def test_containers_write_to_volumes_only(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_token_is_in_the_secret_only(case):
+def test_what_is_secret_is_in_secrets_only(case):
     found = objects(case)
-    tokens = [each for each in found if each["kind"] == "Secret" and each["metadata"]["name"].endswith("-token")]
-    for secret in tokens:
-        (token,) = {**secret.get("data", {}), **secret.get("stringData", {})}.values()
-        others = [each for each in found if each is not secret]
-        assert token not in str(others)
+    kept = [value for each in found if each["kind"] == "Secret" for value in each["data"].values()]
+    assert len(kept) == (3 if case == "azure-original" else 1)
+    others = str([each for each in found if each["kind"] != "Secret"])
+    for value in kept:
+        assert value not in others
+        assert base64.b64decode(value).decode() not in others
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -109,6 +112,30 @@ def test_only_the_jobs_pods_reach_its_data_ports():
         assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "digits"
         assert "namespaceSelector" not in peer
         assert "ipBlock" not in peer
+
+
+def test_who_may_ask_for_the_status():
+    (rule,) = open_rules({})
+    assert rule == {"ports": [{"port": 8080, "protocol": "TCP"}]}
+    api_server = {"ipBlock": {"cidr": "10.0.0.0/28"}}
+    (rule,) = open_rules({"networkPolicy": {"statusFrom": [api_server]}})
+    assert api_server in rule["from"]
+    tester = {"app.kubernetes.io/name": "tfleet", "app.kubernetes.io/component": "test"}
+    tester["app.kubernetes.io/instance"] = "digits"
+    assert {"podSelector": {"matchLabels": tester}} in rule["from"], "helm test asks from within"
+    assert open_rules({"job": {"status_port": 0}}) == []
+
+
+def open_rules(values):
+    """What the policy lets in beside the job's own pods."""
+    _, *others = one(render(values), "NetworkPolicy", "digits")["spec"]["ingress"]
+    return others
+
+
+def test_tensorboard_and_serving_can_be_reached():
+    values = {"tensorboard": {"enabled": True}, "serving": {"enabled": True}}
+    ports = [sorted(port["port"] for port in rule["ports"]) for rule in open_rules(values)]
+    assert ports == [[8080], [6006], [8500, 8501]]
 
 
 def test_the_network_policy_can_be_left_out():

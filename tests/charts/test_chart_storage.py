@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chart_cases import CASES, objects
+from chart_cases import CASES, VALUES, objects
 from chart_renders import Object, names, needs_helm, one, pods
 from chart_renders import objects as render
 
@@ -79,7 +79,11 @@ def test_the_azure_values_of_the_original():
     (secret,) = [
         each for each in found if each["kind"] == "Secret" and "azurestorageaccountname" in {**each.get("data", {})}
     ]
-    assert secret["data"] == {"azurestorageaccountname": "YWNjb3VudA==", "azurestorageaccountkey": "a2V5"}
+    given = VALUES["azure-original"]["storage"]
+    assert secret["data"] == {
+        "azurestorageaccountname": given["accountbase64"],
+        "azurestorageaccountkey": given["keybase64"],
+    }
     worker = pods(found)["Job/digits-worker"]
     assert storage_of(worker, "/azure/runs")
     assert worker["spec"]["containers"][0]["args"] == ["--run-dir", "/azure/runs/train"]
