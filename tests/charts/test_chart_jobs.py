@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -192,6 +193,42 @@ def test_the_deadline_is_the_coordinators_with_the_jobs_as_a_backstop():
         assert job(found, role)["ttlSecondsAfterFinished"] == 86400
         assert "activeDeadlineSeconds" not in job(objects("default"), "ps")
         assert "ttlSecondsAfterFinished" not in job(objects("default"), "ps")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_container_has_an_image_and_bounds_of_memory(case):
+    for name, pod in pods(objects(case)).items():
+        for container in pod["spec"]["containers"]:
+            assert re.fullmatch(r"[a-z0-9][-a-z0-9._/:]*[:@][-a-zA-Z0-9._:]+", container["image"]), name
+            assert container["imagePullPolicy"] in ("IfNotPresent", "Never", "Always"), name
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "memory" in container["resources"]["limits"], name
+
+
+def test_the_evaluator_is_a_worker_but_for_what_is_given():
+    asked = {"evaluation": {"evaluator": True}}
+    worker = {"image": {"repository": "mine", "tag": "5"}, "limit": {"cpu": "2"}, "nodeSelector": {"pool": "a"}}
+    plain = pods(render({"job": asked, "worker": worker}))
+    (main,), (its,) = (plain[f"Job/digits-{role}"]["spec"]["containers"] for role in ("worker", "evaluator"))
+    assert its["image"] == "mine:5"
+    assert its["resources"] == main["resources"]
+    assert plain["Job/digits-evaluator"]["spec"]["nodeSelector"] == {"pool": "a"}
+    own = {"image": {"tag": "6"}, "limit": {"memory": "3Gi"}, "env": [{"name": "A", "value": "b"}]}
+    changed = pods(render({"job": asked, "worker": worker, "evaluator": own}))
+    (its,) = changed["Job/digits-evaluator"]["spec"]["containers"]
+    assert its["image"] == "mine:6"
+    assert its["resources"]["limits"] == {"cpu": "2", "memory": "3Gi"}
+    assert environment(changed["Job/digits-evaluator"])["A"]["value"] == "b"
+    assert changed["Job/digits-worker"] == plain["Job/digits-worker"]
+
+
+def test_requests_are_never_above_limits():
+    values = {"worker": {"limit": {"cpu": "100m", "memory": "768Mi"}, "request": {"cpu": 2, "memory": "1G"}}}
+    (main,) = job(render(values), "worker")["template"]["spec"]["containers"]
+    assert main["resources"] == {
+        "limits": {"cpu": "100m", "memory": "768Mi"},
+        "requests": {"cpu": "100m", "memory": "768Mi"},
+    }
 
 
 def test_gpus_and_limits_are_in_one_block():
