@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev demo test check format e2e bench docs reference constraints clean
+.PHONY: help venv dev demo test check format e2e bench images docs reference constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,16 @@ bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write doc
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
+
+# Called with tag, Dockerfile and context.
+IMAGE_BUILDER ?= sh -c 'docker build -t "$$0" -f "$$1" "$$2"'
+IMAGE_PREFIX ?= docker.io/library/
+IMAGE_TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+images: ## build the images tfleet-ps, tfleet-worker and tfleet-nfs
+	for image in ps worker nfs; do \
+	  $(IMAGE_BUILDER) $(IMAGE_PREFIX)tfleet-$$image:$(IMAGE_TAG) images/$$image/Dockerfile . || exit 1; \
+	done
 
 docs: $(VENV)/.stamp-dev ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -177,10 +177,26 @@ def images_table(figures: dict[str, Any]) -> str:
     return f"\n| image | MB on disk | MB over its base, `python:3.11-slim-bookworm` |\n| --- | --- | --- |\n{rows}"
 
 
+def built_images_section(result: dict[str, Any]) -> str:
+    """Returns the table of the images: sizes and build times."""
+    rows = "".join(
+        f"| `{row['name']}` | {row['mb']:,.0f} | {row['over_base_mb']:,.0f} | {row['cold_seconds']:,.0f} "
+        f"| {row['changed_source_seconds']:,.0f} |\n"
+        for row in result["images"]
+    )
+    head = (
+        "| image | MB | MB over its base | build from nothing, seconds | with a changed source file, seconds |\n"
+        "| --- | --- | --- | --- | --- |\n"
+    )
+    base = result["base"].rpartition("/")[2]
+    return f"\n## Images\n\nThe base, `{base}`, has {result['base_mb']:,.0f} MB.\n\n{head}{rows}{origin(result)}"
+
+
 SECTIONS = {
     "steps": steps_section,
     "figures": figures_section,
     "kubernetes": kubernetes_section,
+    "images": built_images_section,
     "tuning": tuning_section,
 }
 
