@@ -7,8 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import images  # noqa: E402
-import write_measurements  # noqa: E402
+import write_measurements
+
+import images
 
 
 def test_a_file_counts_once_and_a_link_not_at_all(tmp_path):
