@@ -85,9 +85,8 @@ def test_signals_are_left_alone_outside_the_main_thread():
 
 
 def test_error_of_a_wrong_input_is_its_sentence(tmp_path):
-    error = Outcome(ExitCode.WRONG_INPUT, status("failed", reason="the model is not compiled")).error(
-        LocalPlace(run_of(tmp_path))
-    )
+    outcome = Outcome(ExitCode.WRONG_INPUT, status("failed", reason="the model is not compiled"))
+    error = outcome.error(LocalPlace(run_of(tmp_path)))
     assert isinstance(error, WrongInput)
     assert str(error) == "the model is not compiled"
 

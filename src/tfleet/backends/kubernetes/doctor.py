@@ -1,4 +1,4 @@
-"""`tfleet doctor --on kubernetes`: will this cluster take a job of 2 workers and 2 ps, and what to do where it will not."""
+"""`tfleet doctor --on kubernetes`: will a cluster take a job of 2 workers and 2 ps, and what to do where not."""
 
 from __future__ import annotations
 
@@ -70,10 +70,8 @@ def examine(context: str = "", namespace: str = "") -> list[Finding]:
         there = space(cluster, namespace)
         findings.append(there)
         if there.ok:
-            findings += [
-                *rights(cluster, namespace),
-                storage(_items(cluster, "/apis/storage.k8s.io/v1/storageclasses")),
-            ]
+            classes = _items(cluster, "/apis/storage.k8s.io/v1/storageclasses")
+            findings += [*rights(cluster, namespace), storage(classes)]
             if findings[1].ok:
                 findings.append(quota(cluster, Handle(context, namespace, "doctor")))
     return findings
@@ -95,9 +93,8 @@ def helm_program() -> Finding:
         return Finding("helm", False, "not found in PATH", str(error).partition("; ")[2])
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     least = ".".join(map(str, LEAST_HELM))
-    return Finding(
-        "helm", numbers >= LEAST_HELM, version, "" if numbers >= LEAST_HELM else f"install Helm {least} or newer"
-    )
+    ok = numbers >= LEAST_HELM
+    return Finding("helm", ok, version, "" if ok else f"install Helm {least} or newer")
 
 
 def kubernetes(version: Mapping[str, Any]) -> Finding:
@@ -106,12 +103,8 @@ def kubernetes(version: Mapping[str, Any]) -> Finding:
     least = ".".join(map(str, LEAST_KUBERNETES))
     ok = numbers >= LEAST_KUBERNETES
     told = str(version.get("gitVersion") or "answers, but tells no version")
-    return Finding(
-        "Kubernetes",
-        ok,
-        told,
-        "" if ok else f"use a cluster of Kubernetes {least} or newer: older Jobs cannot end early",
-    )
+    advice = f"use a cluster of Kubernetes {least} or newer: the Jobs of older ones cannot end early"
+    return Finding("Kubernetes", ok, told, "" if ok else advice)
 
 
 def space(cluster: Cluster, namespace: str) -> Finding:
@@ -127,9 +120,7 @@ def space(cluster: Cluster, namespace: str) -> Finding:
 def rights(cluster: Cluster, namespace: str) -> list[Finding]:
     """Asks what the user may do in the namespace."""
     refused = [f"{verb} {what}" for verb, group, what in NEEDED if not _may(cluster, namespace, verb, group, what)]
-    detail = (
-        "all that installing needs" if not refused else f"you may not {', '.join(refused)} in namespace {namespace}"
-    )
+    detail = f"you may not {', '.join(refused)} in namespace {namespace}" if refused else "all that installing needs"
     advice = "" if not refused else "ask for a role that may; workspace.role of the chart is one"
     findings = [Finding("rights", not refused, detail, advice)]
     for verb, group, what, loss in USEFUL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,20 @@ def pod_sets(objects: Iterable[Object]) -> list[PodSet]:
             component = labels(template).get(COMPONENT) or labels(thing).get(COMPONENT, "")
             found.append(PodSet(thing["kind"], name_of(thing), component, int(count), pod))
     return found
+
+
+def needed(objects: Collection[Object]) -> set[tuple[str, str]]:
+    """Returns kind and name of every claim and Secret that pods mount and that is not among the objects."""
+    made = {(thing["kind"], name_of(thing)) for thing in objects}
+    found = set()
+    for pods in pod_sets(objects):
+        for volume in pods.pod["spec"].get("volumes") or []:
+            claim, secret = volume.get("persistentVolumeClaim"), volume.get("secret")
+            if claim:
+                found.add(("PersistentVolumeClaim", str(claim["claimName"])))
+            if secret and not secret.get("optional"):
+                found.add(("Secret", str(secret["secretName"])))
+    return found - made
 
 
 def replicas(objects: Iterable[Object]) -> tuple[Replica, ...]:

@@ -60,6 +60,9 @@ def result(jobs: Sequence[Object], pods: Sequence[Object]) -> Result | None:
         failed = condition(job, BADLY) if job is not None else None
         if job is not None and failed is not None:
             return _failure(name_of(job), failed, told, pods)
+    if ps is not None and condition(ps, WELL) and told and not _alive(pods):
+        # The coordinator has ended the job while no worker ran who could carry its result.
+        return Result(_code(told, ExitCode.DONE), str(told.get("reason") or ""), told)
     return None
 
 
@@ -87,10 +90,20 @@ def last_words(pods: Iterable[Object]) -> dict[str, Any]:
     return max(found, key=lambda pair: pair[0], default=((), {}))[1]
 
 
-def _failure(job: str, failed: Mapping[str, Any], told: Mapping[str, Any], pods: Iterable[Object]) -> Result:
-    code = ExitCode.FAILED
+def _code(told: Mapping[str, Any], otherwise: ExitCode) -> ExitCode:
     with contextlib.suppress(ValueError, TypeError):
-        code = ExitCode(int(told.get("exit_code") or ExitCode.FAILED))
+        return ExitCode(int(told.get("exit_code") or otherwise))
+    return otherwise
+
+
+def _alive(pods: Iterable[Object]) -> bool:
+    """Tells whether a worker runs."""
+    workers = (p for p in pods if labels(p).get(COMPONENT) == "worker")
+    return any(p.get("status", {}).get("phase") == "Running" for p in workers)
+
+
+def _failure(job: str, failed: Mapping[str, Any], told: Mapping[str, Any], pods: Iterable[Object]) -> Result:
+    code = _code(told, ExitCode.FAILED)
     reason = str(told.get("reason") or "")
     if not reason:
         reason = _without_words(job, failed, pods)

@@ -62,6 +62,8 @@ def check(cluster: Cluster, plan: KubernetesPlan) -> set[str]:
         )
     made = objects.installed(objects.parse(plan.manifest))
     kept = {f"{thing['kind']}/{objects.name_of(thing)}" for thing in made if _is_kept(cluster, thing, at)}
+    for kind, name in sorted(objects.needed(made)):
+        _require(cluster, at, kind, name)
     sets = [_defaulted(cluster, pods, at) for pods in objects.pod_sets(made)]
     quotas = cluster.items(f"/api/v1/namespaces/{at.namespace}/resourcequotas")
     fresh = [o for o in made if f"{o['kind']}/{objects.name_of(o)}" not in kept and o["kind"] != "Pod"]
@@ -136,6 +138,18 @@ def _require_namespace(cluster: Cluster, at: Handle) -> None:
         raise refusal(answer)
     if (answer.json().get("metadata") or {}).get("deletionTimestamp"):
         raise WrongInput(f"the namespace {at.namespace} is being deleted; choose another with --namespace")
+
+
+def _require(cluster: Cluster, at: Handle, kind: str, name: str) -> None:
+    """Refuses to start pods that would wait for ever for what is not there."""
+    path = f"/api/v1/namespaces/{at.namespace}/{kind.lower()}s"
+    if cluster.request("GET", f"{path}/{name}").code != 404:
+        return
+    known = [objects.name_of(o) for o in cluster.request("GET", path).json().get("items") or []]
+    raise WrongInput(
+        f"the pods need the {kind} {name}, which is not in namespace {at.namespace}{nearest(name, known)}; "
+        "make it, or name another in the values"
+    )
 
 
 def _is_kept(cluster: Cluster, thing: Mapping[str, Any], at: Handle) -> bool:

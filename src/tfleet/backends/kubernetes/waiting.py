@@ -12,10 +12,19 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
+WHY_NOT_PULLED = (
+    (r"ErrImageNeverPull|not present with pull policy of Never", "it is not on the node, and pullPolicy is Never"),
+    (r"InvalidImageName|invalid reference format", "it is no valid name"),
+    (r"not found|manifest unknown", "its registry does not have it"),
+    (r"unauthorized|denied|forbidden|authentication required", "its registry wants a login: set imagePullSecrets"),
+    (r"dial tcp|lookup |timeout|connection refused|no such host", "its registry cannot be reached"),
+)
+"""What the runtime's words mean. They change from try to try and are long; what they mean does not and is not."""
+
 LONGEST = 300
 """Characters of the cluster's own words."""
 
-_LACKING = re.compile(r"Insufficient ([\w./-]+)")
+_LACKING = re.compile(r"Insufficient ([\w./-]*\w)")
 
 
 def waiting_reason(pods: Sequence[Object], events: Sequence[Object] = (), jobs: Sequence[Object] = ()) -> str:
@@ -60,6 +69,8 @@ def pod_reason(pod: Object, events: Iterable[Object]) -> str:
 
 def unschedulable(message: str) -> str:
     """Returns what the scheduler's words mean: the resources that no node has, else the words themselves."""
+    # The rest is about preemption, and longer.
+    message = message.partition(". ")[0]
     lacking = sorted({_plain(name) for name in _LACKING.findall(message)})
     if lacking:
         return (
@@ -81,8 +92,10 @@ def container_reason(container: Mapping[str, Any]) -> str:
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
     if reason in PULLING:
-        why = f" ({_shorten(message)})" if message else ""
-        return f"its image {container.get('image', '')}, which cannot be pulled{why}; correct image.repository or tag"
+        found = (why for pattern, why in WHY_NOT_PULLED if re.search(pattern, f"{reason} {message}"))
+        why = next(found, _shorten(message))
+        told = f" ({why})" if why else ""
+        return f"its image {container.get('image', '')}, which cannot be pulled{told}; correct image.repository or tag"
     if reason == "CreateContainerConfigError":
         return f"its configuration: {_shorten(message)}"
     if reason in ("CreateContainerError", "RunContainerError"):
