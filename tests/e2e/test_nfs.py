@@ -120,6 +120,7 @@ def test_only_named_clients_mount(client: None, image: None, make_namespace: Cal
         written(mounted, "/anybody", b"becomes the user")
     owner = namespace.kubectl("exec", "shut-0", "--", "stat", "-c", "%u", "/data/export/anybody").good().out
     assert owner.strip() == "1000"
+    namespace.uninstall()
 
 
 def test_a_baseline_namespace_refuses_the_server(image: None, make_namespace: Callable[..., Namespace]) -> None:
@@ -134,3 +135,4 @@ def test_a_baseline_namespace_refuses_the_server(image: None, make_namespace: Ca
 
     wait_until(refused, "the event that says why there is no pod")
     assert not namespace.items("pods")
+    namespace.uninstall()
