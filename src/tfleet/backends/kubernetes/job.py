@@ -18,7 +18,7 @@ from tfleet.backends.kubernetes.cluster import Cluster, Unreachable
 from tfleet.backends.kubernetes.handle import Handle
 from tfleet.backends.kubernetes.objects import COMPONENT, INSTANCE, MAIN, NAME, labels, main_container, name_of
 from tfleet.backends.kubernetes.result import Result, result
-from tfleet.backends.kubernetes.waiting import index_of, waiting_reason
+from tfleet.backends.kubernetes.waiting import absence, index_of, waiting_reason
 from tfleet.server import control
 from tfleet.spec.errors import ExitCode, JobFailed, TfleetError, WrongInput, nearest
 from tfleet.spec.job import JobSpec
@@ -288,7 +288,8 @@ class KubernetesJob(Job):
     def _waiting(self) -> str:
         if self._trouble:
             return self._trouble
-        return waiting_reason(self._pods, self._events, self._jobs)
+        waits = waiting_reason(self._pods, self._events, self._jobs)
+        return waits or (absence(self._pods) if self._task_mode and not self._answered else "")
 
     def _running(self, role: str, index: int) -> dict[str, Any] | None:
         for pod in self._pods:

@@ -47,6 +47,29 @@ def waiting_reason(pods: Sequence[Object], events: Sequence[Object] = (), jobs: 
     return "; ".join(f"{_listed(names)} {_verb(names)} for {reason}" for reason, names in reasons.items())
 
 
+def absence(pods: Iterable[Object]) -> str:
+    """Returns why ps 0 cannot answer although nothing is pending, in one sentence; empty when its pod is well."""
+    own = [p for p in pods if labels(p).get(COMPONENT) == "ps" and index_of(p) == 0]
+    alive = [p for p in own if p.get("status", {}).get("phase") in ("Pending", "Running")]
+    if not alive:
+        return "ps 0 has no pod at the moment; its Job makes one" if own else ""
+    if all(p["metadata"].get("deletionTimestamp") for p in alive):
+        return "the pod of ps 0 is being deleted; its Job makes another"
+    status = alive[-1].get("status", {})
+    runs = all("running" in (c.get("state") or {}) for c in _containers(status))
+    for condition in status.get("conditions") or []:
+        # The pods have no probe: one that runs is not ready when its node is silent.
+        if (
+            runs
+            and status.get("phase") == "Running"
+            and condition.get("type") == "Ready"
+            and condition["status"] != "True"
+        ):
+            node = alive[-1].get("spec", {}).get("nodeName", "")
+            return f"ps 0 runs on node {node}, which does not answer; it is started elsewhere once it is given up"
+    return ""
+
+
 def pod_reason(pod: Object, events: Iterable[Object]) -> str:
     """Returns what one pod waits for, to stand after `waits for`; empty when for nothing that takes long."""
     status = pod.get("status") or {}
