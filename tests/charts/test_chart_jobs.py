@@ -140,6 +140,8 @@ def test_the_policies_of_the_other_jobs(role):
 def test_the_result_of_a_script_is_that_of_all_workers_or_of_worker_0():
     assert "successPolicy" not in job(objects("own-command"), "worker")
     assert job(objects("finisher"), "worker")["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+    fail, _ = job(objects("own-command"), "worker")["podFailurePolicy"]["rules"]
+    assert fail["onExitCodes"]["values"] == [2, 128], "what 1 means is the script's affair"
     for case in ("own-command", "finisher"):
         for role in ("ps", "worker"):
             (main,) = job(objects(case), role)["template"]["spec"]["containers"]

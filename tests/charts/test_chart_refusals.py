@@ -271,7 +271,27 @@ def test_the_longest_name_is_taken():
         (at("resume", True, SCRIPT), "let your command look for its checkpoints"),
         (at("worker.successIndex0", True), "leave it out"),
         (at("finisher.enabled", True), "leave it out"),
+        # What Kubernetes would refuse of a pod or a Service, with the Jobs there already.
+        (at("storage.mountPath", "/tmp"), "choose another mountPath"),
+        (at("storage.mountPath", "/mnt/scratch/", at("scratch.enabled", True)), "choose another mountPath"),
+        ({**MOUNTED, "worker": MOUNTED}, "choose another name in volumes or worker.volumes"),
+        ({**MOUNTED, "ps": {"volumeMounts": MOUNTED["volumeMounts"]}}, "choose another mountPath"),
+        (at("volumes", [{"name": "tfleet-job", "emptyDir": {}}]), "choose another name in volumes or worker.volumes"),
+        ({"volumeMounts": MOUNTED["volumeMounts"]}, "add it to volumes or worker.volumes"),
+        (at("ps.volumeMounts", MOUNTED["volumeMounts"]), "add it to volumes or ps.volumes"),
+        (
+            at("evaluator.volumeMounts", MOUNTED["volumeMounts"], at("job.evaluation.evaluator", True)),
+            "add it to volumes or evaluator.volumes",
+        ),
+        (at("serving", {"enabled": True, "port": 8500}), "choose another number for one of them"),
+        (
+            at("worker.env", [{"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]),
+            "leave one out",
+        ),
+        (at("user.uid", 0), "choose another id, or -1 to have the cluster give one"),
+        (at("user.gid", 0), "choose another id, or -1 to have the cluster give one"),
         # The rest.
+        (at("job.tcp", True), "leave it out"),
         ({"taskFile": {"name": "task.py", "content": "x"}}, "set job.task=task.py:object, or leave taskFile out"),
         (at("taskFile.name", "task.py", at("job.task", "task.py:x")), "give it with --set-file"),
         (at("taskFile.content", "x"), "set taskFile.name"),
@@ -287,6 +307,14 @@ def test_values_that_do_not_go_together_are_refused_with_what_to_change(values, 
     (sentence,) = [line for line in said.splitlines() if "execution error at" in line]
     assert change in sentence
     assert "nil pointer" not in said
+
+
+def test_a_key_that_is_refused_is_not_repeated():
+    """What helm says lands in logs."""
+    key = "not base64: a secret"
+    said = refusal({"storage": {"sharename": "runs", "accountbase64": "YQ==", "keybase64": key}})
+    assert "storage.keybase64 is not base64" in said
+    assert key not in said
 
 
 @pytest.mark.parametrize(
@@ -308,6 +336,9 @@ def test_values_that_do_not_go_together_are_refused_with_what_to_change(values, 
         at("ps.privileged", False),
         at("global.anything", 1),
         MOUNTED,
+        {**MOUNTED, "volumeMounts": [*MOUNTED["volumeMounts"], {"name": "tfleet-storage", "mountPath": "/y"}]},
+        at("volumes", None),
+        at("volumeMounts", None),
     ],
     ids=str,
 )

@@ -110,6 +110,12 @@ def test_only_the_jobs_pods_reach_its_data_ports():
     assert among
     for peer in among:
         assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "digits"
+        (roles,) = peer["podSelector"]["matchExpressions"]
+        assert roles == {
+            "key": "app.kubernetes.io/component",
+            "operator": "In",
+            "values": ["ps", "worker", "evaluator"],
+        }
         assert "namespaceSelector" not in peer
         assert "ipBlock" not in peer
 

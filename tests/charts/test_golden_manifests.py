@@ -22,7 +22,7 @@ def test_the_manifests_are_the_golden_ones(case):
     path, now = GOLDEN / f"{case}.yaml", manifests(case)
     if os.environ.get("TFLEET_UPDATE_GOLDEN"):
         path.write_text(now, encoding="utf-8")
-    assert now == path.read_text(encoding="utf-8")
+    assert now == path.read_text(encoding="utf-8"), "TFLEET_UPDATE_GOLDEN=1 writes the golden files anew"
 
 
 def test_no_golden_file_is_left_over():

@@ -163,7 +163,7 @@ volumes:
   mountPath: /mnt/scratch
 {{- end }}
 {{- if has "user" .uses }}
-{{- with concat .root.Values.volumeMounts (.replica.volumeMounts | default list) }}
+{{- with concat (.root.Values.volumeMounts | default list) (.replica.volumeMounts | default list) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -208,7 +208,7 @@ volumes:
     {{- end }}
 {{- end }}
 {{- if has "user" .uses }}
-{{- with concat .root.Values.volumes (.replica.volumes | default list) }}
+{{- with concat (.root.Values.volumes | default list) (.replica.volumes | default list) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
