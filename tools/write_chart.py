@@ -23,6 +23,7 @@ from tfleet.spec.job import JobSpec
 
 CHART = Path(__file__).resolve().parents[1] / "charts" / "tfleet"
 MARK = "# -- "
+NUMBER = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 UNSET = "unset"
 # Files for the charts of 2018 to 2020 may have keys without a value in these; the templates take those for unset.
 NULL_IS_UNSET = {"hyperparams", "limit", "request"}
@@ -123,16 +124,24 @@ def schema() -> dict[str, Any]:
 
 
 def job_schema(placeholder: dict[str, Any]) -> dict[str, Any]:
-    """Returns JobSpec's schema as the chart takes it; the placeholder's keywords and properties override it.
+    """Returns JobSpec's schema as the chart takes it; the placeholder's keywords override it.
 
     Defaults are left out, as the chart has its own (mnist, the numbers of workers and ps, the status port).
     """
     job = without_defaults(JobSpec.json_schema())
     # Helm reads --set job.params.hidden_units=100 as a number; JobSpec turns numbers into text itself.
     job["properties"]["params"]["additionalProperties"] = {"type": ["string", "number", "boolean"]}
-    for name, changes in placeholder.get("properties", {}).items():
-        job["properties"][name] |= changes
-    return {**job, **{keyword: given for keyword, given in placeholder.items() if keyword != "properties"}}
+    return {**with_fractions_as_text(job), **placeholder}
+
+
+def with_fractions_as_text(part: Any) -> Any:
+    """Lets every number be text too: `--set job.checkpoint.every_seconds=0.5` becomes text, which JobSpec reads."""
+    if isinstance(part, list):
+        return [with_fractions_as_text(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    inside = {key: with_fractions_as_text(value) for key, value in part.items()}
+    return {**inside, "type": ["number", "string"], "pattern": NUMBER} if part.get("type") == "number" else inside
 
 
 def require(part: dict[str, Any], node: yaml.MappingNode, base: dict[str, Any]) -> None:
