@@ -17,8 +17,9 @@ SCHEDULER = (
     [
         (
             unschedulable(SCHEDULER.format("memory")),
-            r"^worker 0 waits for more memory than any node has left \(0/2 nodes are available: 2 Insufficient memory\); "
-            "ask for less with worker.request or worker.number, or add a node",
+            r"^worker 0 waits for more memory than any node has left "
+            r"\(0/2 nodes are available: 2 Insufficient memory\); "
+            "ask for less with worker.request or worker.number, or add a node$",
         ),
         (unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), "more GPUs than any node has left"),
         (unschedulable("1 Insufficient cpu, 1 Insufficient memory"), "more cpu and memory than any node has left"),

@@ -74,12 +74,10 @@ class Cluster:
 
     Args:
         context: name of the context.
-        url: of the API server, instead of the context's; for tests.
     """
 
-    def __init__(self, context: str, url: str = "") -> None:
+    def __init__(self, context: str) -> None:
         self._context = context
-        self._url = url
         self._ending = contextlib.ExitStack()
         self._api: Api | None = None
         self._portal: Any = None
@@ -182,9 +180,13 @@ class Cluster:
             if response.status_code >= 300:
                 body = self._call(response.aread)
                 raise refusal(Answer(response.status_code, body.decode(errors="replace")))
-            stream = response.aiter_lines()
-            while (line := self._call(_next, stream)) is not None:
-                yield line
+            # httpx's own lines end at every kind of line break, a progress bar's return included.
+            stream, rest = response.aiter_bytes(), b""
+            while (piece := self._call(_next, stream)) is not None:
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+            if rest:
+                yield rest.decode(errors="replace")
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> Iterator[bytes]:
         """Runs a command in a pod and yields its output as it comes.
@@ -290,11 +292,7 @@ class Cluster:
             import kr8s.asyncio
 
             context = None if self._context == IN_CLUSTER else self._context
-            if self._url:
-                # Other than by an address alone, kr8s would add the kubeconfig's certificates.
-                self._api = await kr8s.asyncio.api(url=self._url, kubeconfig=False)  # type: ignore[arg-type]
-            else:
-                self._api = await kr8s.asyncio.api(context=context)
+            self._api = await kr8s.asyncio.api(context=context)
             _remove_copies(self._api)
         return self._api
 
@@ -316,9 +314,9 @@ def _split(path: str) -> tuple[str, str]:
     return (base, last) if base else (path, "")
 
 
-async def _next(stream: Any) -> str | None:
-    async for line in stream:
-        return str(line)
+async def _next(stream: Any) -> bytes | None:
+    async for piece in stream:
+        return bytes(piece)
     return None
 
 
