@@ -42,6 +42,12 @@ AT = Handle("ctx", "ns", "digits")
             WrongInput,
             "choose another with --name",
         ),
+        (
+            'Error: list: failed to list: secrets is forbidden: User "u" cannot list resource "secrets" in API group '
+            '"" in the namespace "ns"',
+            WrongInput,
+            "you may not list secrets in namespace ns, which helm needs; ask",
+        ),
         ("Error: release: not found\n", WrongInput, "there is no such release"),
         (
             'Error: cannot patch "j" with kind Job: spec.template: Invalid value: field is immutable',

@@ -32,8 +32,10 @@ NEEDED: tuple[tuple[str, str, str], ...] = (
     ("create", "", "persistentvolumeclaims"),
     ("create", "networking.k8s.io", "networkpolicies"),
     ("create", "", "pods"),
+    ("list", "", "secrets"),
+    ("update", "", "secrets"),
 )
-"""Verb, API group and resource without which nothing can be installed."""
+"""Verb, API group and resource without which nothing can be installed; helm keeps its releases as Secrets."""
 
 USEFUL: tuple[tuple[str, str, str, str], ...] = (
     ("get", "", "services/proxy", "the status is then read by a forwarded port, which is slower"),
@@ -70,8 +72,8 @@ def examine(context: str = "", namespace: str = "") -> list[Finding]:
         there = space(cluster, namespace)
         findings.append(there)
         if there.ok:
-            classes = _items(cluster, "/apis/storage.k8s.io/v1/storageclasses")
-            findings += [*rights(cluster, namespace), storage(classes)]
+            classes = cluster.request("GET", "/apis/storage.k8s.io/v1/storageclasses")
+            findings += [*rights(cluster, namespace), storage(classes.json().get("items") if classes.ok else None)]
             if findings[1].ok:
                 findings.append(quota(cluster, Handle(context, namespace, "doctor")))
     return findings
@@ -119,8 +121,14 @@ def space(cluster: Cluster, namespace: str) -> Finding:
 
 def rights(cluster: Cluster, namespace: str) -> list[Finding]:
     """Asks what the user may do in the namespace."""
-    refused = [f"{verb} {what}" for verb, group, what in NEEDED if not _may(cluster, namespace, verb, group, what)]
-    detail = f"you may not {', '.join(refused)} in namespace {namespace}" if refused else "all that installing needs"
+    verbs: dict[str, list[str]] = {}
+    for verb, group, what in NEEDED:
+        if not _may(cluster, namespace, verb, group, what):
+            verbs.setdefault(verb, []).append(what)
+    refused = [f"{verb} {', '.join(resources)}" for verb, resources in verbs.items()]
+    detail = (
+        f"you may not {', nor '.join(refused)} in namespace {namespace}" if refused else "all that installing needs"
+    )
     advice = "" if not refused else "ask for a role that may; workspace.role of the chart is one"
     findings = [Finding("rights", not refused, detail, advice)]
     for verb, group, what, loss in USEFUL:
@@ -129,8 +137,10 @@ def rights(cluster: Cluster, namespace: str) -> list[Finding]:
     return findings
 
 
-def storage(classes: Sequence[Mapping[str, Any]]) -> Finding:
-    """Checks that a claim without a class gets a volume."""
+def storage(classes: Sequence[Mapping[str, Any]] | None) -> Finding:
+    """Checks that a claim without a class gets a volume; None: the classes may not be seen."""
+    if classes is None:
+        return Finding("storage class", True, "you may not see them; a claim without a class gets the default one")
     names = [objects.name_of(c) for c in classes]
     default = [objects.name_of(c) for c in classes if objects.notes(c).get(DEFAULT_CLASS) == "true"]
     if default:

@@ -173,6 +173,11 @@ def failure(said: str) -> TfleetError:
         return WrongInput("the name of the release is in use; choose another with --name, or uninstall that release")
     if "release: not found" in text:
         return WrongInput("there is no such release in this namespace; 'helm list' shows those that are there")
+    if denied := re.search(r'cannot (\w+) resource "([^"]+)".* in the namespace "([^"]+)"', text):
+        return WrongInput(
+            f"you may not {denied[1]} {denied[2]} in namespace {denied[3]}, which helm needs; ask its administrator "
+            "for a role that may, or choose another with --namespace"
+        )
     if "field is immutable" in text:
         return WrongInput(
             "what was changed cannot be changed in a running job; only the number of workers can: "
