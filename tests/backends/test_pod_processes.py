@@ -206,6 +206,19 @@ def test_ps_0_that_refuses_an_earlier_job_tells_the_workers(around):
     assert "holds an earlier job" in out
 
 
+@pytest.mark.parametrize(("name", "code"), [("worker-0", 2), ("ps-1", 0), ("evaluator-0", 0)])
+def test_whom_ps_0_has_refused_is_not_started_again_but_for_the_result(around, name, code):
+    around.begin()
+    done = threading.Event()
+    refusing = threading.Thread(target=refuse, args=(around.address, TOKEN, "there is a job", 60, done.is_set))
+    refusing.start()
+    refused = ended(around.start(name, "import sys; print('tfleet: there is a job'); sys.exit(2)"))
+    done.set()
+    refusing.join()
+    assert refused[0] == code
+    assert "there is a job" in refused[1]
+
+
 def test_a_ps_that_hangs_is_killed_and_started_again(around, monkeypatch):
     around.begin()
     rows = [{"index": 0, "state": "joined"}, {"index": 1, "state": "missing"}]

@@ -234,9 +234,14 @@ class Pod:
             where = Whereabouts.of(0, self._me.ps_hosts, os.environ)
             refuse(Address.parse(where.listen), self._token, sentence, self._spec.join_timeout, lambda: self._asked)
             return ExitCode.DONE
-        with contextlib.suppress(TfleetError):
+        try:
             self._call("fail", message=sentence, exit_code=int(ExitCode.WRONG_INPUT))
-        return ExitCode.WRONG_INPUT
+        except WrongInput:
+            pass  # ps 0 knows: it refuses everybody
+        except TfleetError:
+            return ExitCode.WRONG_INPUT
+        # A ps or evaluator that Kubernetes started again would wait for a ps 0 that has ended.
+        return ExitCode.WRONG_INPUT if self._me.role == "worker" else ExitCode.DONE
 
     def _call(self, name: str, timeout: float = control.TIMEOUT, **values: Any) -> None:
         # A pod that is about to end is no longer behind the service: ps 0 is asked where it listens.
