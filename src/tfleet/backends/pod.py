@@ -122,7 +122,7 @@ class Pod:
             reason = last_line(child.log)
             if code == ExitCode.WRONG_INPUT:
                 return self._refuse(reason.removeprefix("tfleet: "))
-            epitaph = f"{child} ended with {child.outcome()}" + (f" ({reason})" if code > 0 and reason else "")
+            epitaph = f"{child} ended with {child.outcome()}{_why(code, reason)}"
             if not self._restarts.died(self._me.name, time.monotonic()):
                 return self._spent(child, epitaph)
             count = self._restarts.count(self._me.name)
@@ -261,6 +261,13 @@ class Pod:
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+
+
+def _why(code: int, last: str) -> str:
+    """Says what is known of a process that died: its last line, or who sends the signal that it could not catch."""
+    if code == -signal.SIGKILL:
+        return " (in a pod mostly for want of memory: raise limit.memory of its role)"
+    return f" ({last})" if code > 0 and last else ""
 
 
 def scaled_away(environ: Mapping[str, str]) -> bool:
