@@ -16,7 +16,7 @@ from waiting import wait_until
 pytestmark = [pytest.mark.tf, pytest.mark.processes]
 HOST = "kubernetes.io/hostname"
 VICTIM = "node-2"
-EPOCHS, BATCHES = 10, 90
+EPOCHS, BATCHES = 5, 90
 
 
 def prefer(node: str) -> dict[str, Any]:
@@ -44,7 +44,9 @@ def jobs(
     for name, chosen in values.items():
         (folder / f"{name}.json").write_text(json.dumps(chosen))
         release = Release(shared_namespace, name)
-        release.install("-f", str(folder / f"{name}.json"), *PACED, f"job.epochs={EPOCHS}", "job.peer_timeout=10")
+        release.install(
+            "-f", str(folder / f"{name}.json"), *PACED, f"job.epochs={EPOCHS}", "job.checkpoint.every_steps=50"
+        )
         releases.append(release)
     for release in releases:
         release.wait_for_step(20)

@@ -12,7 +12,7 @@ from tasks_on_claim import PACED
 from waiting import wait_until
 
 pytestmark = [pytest.mark.tf, pytest.mark.processes]
-EPOCHS, BATCHES = 14, 90
+EPOCHS, BATCHES = 12, 90
 STEPS = EPOCHS * BATCHES
 Pair = tuple[Release, Release]
 

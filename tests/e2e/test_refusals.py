@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import CHART, Finished, tfleet
+from cluster import CHART, Finished, environment, tfleet
 from namespaces import Namespace
 from releases import Release
+from waiting import wait_until
 
 pytestmark = pytest.mark.processes
 QUOTA = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: small}, spec: {hard: {pods: '3'}}}"
@@ -38,7 +43,7 @@ def one_sentence(refused: Finished, *words: str) -> None:
     [
         (QUOTA, (), ("quota", "pods")),
         (LIMITS, (), ("memory", "1Gi")),
-        ("", ("--set", HOST_PATH), ("PodSecurity", "hostPath")),
+        ("", ("--set", HOST_PATH), ("Pod Security", "hostPath")),
     ],
     ids=["quota", "limits", "pod security"],
 )
@@ -53,9 +58,42 @@ def test_the_command_refuses_before_it_installs(
     assert not namespace.helm("list", "--all", "--short").good().out
 
 
-def test_the_command_says_which_class_is_missing(namespace: Namespace) -> None:
-    one_sentence(train(namespace, "--set", "storage.className=nowhere"), "nowhere")
-    assert namespace.left() == []
+WAITS = {
+    "volume": (("storage.className=nowhere",), "volume claim"),
+    "image": (("worker.image.tag=nowhere",), "tfleet-worker:nowhere"),
+    "memory": (("worker.request.memory=900Gi", "worker.limit.memory=900Gi"), "more memory than any node has left"),
+}
+
+
+def test_the_command_says_what_pods_wait_for(
+    images: None, make_namespace: Callable[[], Namespace], tmp_path: Path
+) -> None:
+    # Each waits for ever; all at once, as each takes the cluster some seconds to say why.
+    started = []
+    for name, (values, words) in WAITS.items():
+        place = make_namespace()
+        flags = [word for value in values for word in ("--set", value)]
+        command = ["train", "mnist", "--on", "kubernetes", "--namespace", place.name, "--name", name, "--rm", *flags]
+        said = tmp_path / name
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tfleet", *command],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment(),
+            )  # fmt: skip
+        started.append((place, name, words, said, process))
+    try:
+        for _, _, words, said, process in started:
+            wait_until(lambda said=said, words=words: words in said.read_text(), words)
+            process.send_signal(signal.SIGINT)
+        for place, name, _, said, process in started:
+            assert process.wait(timeout=120) == 130, said.read_text()
+            wait_until(
+                lambda place=place, name=name: place.left() == [f"persistentvolumeclaim/{name}"],
+                f"{name} to be uninstalled",
+            )
+    finally:
+        for *_, process in started:
+            process.kill()
 
 
 def test_unknown_task_fails_the_job_at_once(images: None, namespace: Namespace) -> None:
@@ -83,7 +121,7 @@ def test_there_are_presets() -> None:
 @pytest.mark.parametrize("preset", [None, *PRESETS], ids=lambda path: path.stem if path else "defaults")
 def test_the_api_server_takes_every_object(shared_namespace: Namespace, preset: Path | None) -> None:
     files = ["-f", str(preset)] if preset else []
-    manifests = shared_namespace.helm("template", "digits", str(CHART), *files).good().out
+    manifests = shared_namespace.helm("template", "digits", str(CHART), "--skip-tests", *files).good().out
     taken = shared_namespace.kubectl("apply", "--dry-run=server", "-f", "-", text=manifests).good()
     assert "Warning" not in taken.err, taken.err
     assert "job.batch/digits-worker" in taken.out
