@@ -40,9 +40,8 @@ format: $(VENV)/.stamp-dev ## put the code into the one format
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-e2e: $(VENV)/.stamp-dev ## run the tests that need a cluster, where there are any
-	@if [ -d tests/e2e ]; then $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS); \
-	else echo "e2e: there is no tests/e2e yet, so nothing was tested"; fi
+e2e: $(VENV)/.stamp-dev ## run the tests on a cluster of two nodes; needs root and ../shared/cluster
+	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
 	$(BIN)/python benchmarks/steps.py

@@ -32,7 +32,7 @@ from measure import (
 
 sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
 
-from cluster import IMAGES, Cluster
+from cluster import Cluster
 from namespaces import Namespace
 from releases import Release, node_of
 from tasks_on_claim import PACED
@@ -146,8 +146,11 @@ def kill_worker(release: Release) -> tuple[float, float]:
         Seconds since its new process began, and seconds since the kill.
     """
     restarts = worker_1(release)["restarts"]
+    victim = worker_process(release, 0)
+    if victim is None:
+        raise RuntimeError("worker 1 has no process")
     killed = time.time()
-    release.kill_process("worker", 1)
+    victim.kill()
 
     def trains() -> bool:
         row = worker_1(release)
@@ -212,20 +215,6 @@ def wait_for_new_steps(release: Release, generation: int) -> float:
     return time.time()
 
 
-def images(_: Cluster, __: argparse.Namespace) -> dict[str, Any]:
-    """Sizes of the images in MB of 10^6 bytes, and what they add to their base."""
-    base = size("docker.io/library/python:3.11-slim-bookworm")
-    return {"base_mb": base, **{f"{role}_mb": size(image) for role, image in IMAGES.items()}}
-
-
-def size(image: str) -> float:
-    """Returns the size of an image on disk, in MB."""
-    command = ["buildah", "images", "--json", image]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    number, unit = found[0]["size"].split()
-    return float(number) * {"KB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
-
-
 @contextmanager
 def namespace_of(cluster: Cluster) -> Iterator[Namespace]:
     """A fresh restricted namespace."""
@@ -240,7 +229,6 @@ FIGURES: dict[str, Callable[[Cluster, argparse.Namespace], dict[str, Any]]] = {
     "jobs": jobs,
     "worker_killed": worker_killed,
     "node_killed": node_killed,
-    "images": images,
 }
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ KUBERNETES = (
     ("jobs", "accuracy_cluster", "Held-out accuracy on the cluster", "{:.4f}"),
     ("worker_killed", "start_seconds", "A worker: process start to its first step, seconds", "{:.1f}"),
     ("worker_killed", "back_seconds", "A worker's process killed: until it trains again, seconds", "{:.1f}"),
+    ("worker_killed", "more_seconds", "The same, more than a worker's start: seconds", "{:+.1f}"),
     ("node_killed", "seconds", "The node with the only ps loses power: until training goes on, seconds", "{:.1f}"),
 )
 
@@ -162,19 +163,7 @@ def kubernetes_section(result: dict[str, Any]) -> str:
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     head = "| what | median (least to greatest) | measured on, load average before |\n| --- | --- | --- |\n"
-    return f"\n## On Kubernetes\n\n{KUBERNETES_HEAD}\n{head}{table}{images_table(figures)}{origin(result)}"
-
-
-def images_table(figures: dict[str, Any]) -> str:
-    """Returns the sizes of the images; empty where they were not measured."""
-    if "images" not in figures:
-        return ""
-    sizes = figures["images"]
-    base = sizes["base_mb"]
-    rows = "".join(
-        f"| `tfleet-{r}` | {sizes[f'{r}_mb']:,.0f} | {sizes[f'{r}_mb'] - base:,.0f} |\n" for r in ("ps", "worker")
-    )
-    return f"\n| image | MB on disk | MB over its base, `python:3.11-slim-bookworm` |\n| --- | --- | --- |\n{rows}"
+    return f"\n## On Kubernetes\n\n{KUBERNETES_HEAD}\n{head}{table}{origin(result)}"
 
 
 def built_images_section(result: dict[str, Any]) -> str:
