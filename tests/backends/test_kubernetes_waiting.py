@@ -109,6 +109,7 @@ def silent(**changes):
             [silent(conditions=[{"type": "Ready", "status": "False"}])],
             "ps 0 runs on node node-1, which does not answer",
         ),
+        ([pod("ps", 0, "Succeeded")], ""),
         ([pod("ps", 0, "Failed")], "ps 0 has no pod at the moment; its Job makes one"),
     ],
 )

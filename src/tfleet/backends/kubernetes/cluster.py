@@ -12,7 +12,9 @@ import contextlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ EXTRA = (
 
 TIMEOUT = 15.0
 """Seconds for one answer of the API server."""
+
+CLOSING = 2.0
+"""Seconds to wait for connections to end."""
 
 STDOUT, STDERR, ERROR = 1, 2, 3
 """Channels of `exec`: the first byte of each frame."""
@@ -78,7 +83,7 @@ class Cluster:
 
     def __init__(self, context: str) -> None:
         self._context = context
-        self._ending = contextlib.ExitStack()
+        self._thread: threading.Thread | None = None
         self._api: Api | None = None
         self._portal: Any = None
 
@@ -90,12 +95,12 @@ class Cluster:
 
     def close(self) -> None:
         """Ends the connections."""
-        if self._portal is not None:
+        if self._portal is not None and self._thread is not None:
             with contextlib.suppress(RuntimeError):
                 # Threads that still read from a connection would keep it open.
                 self._portal.call(self._portal.stop, True)
+            self._thread.join(CLOSING)
         self._api = self._portal = None
-        self._ending.close()
 
     def get(self, path: str, **params: str) -> dict[str, Any] | None:
         """Returns an object or a list, or None when there is none.
@@ -280,11 +285,22 @@ class Cluster:
     def _loop(self) -> Any:
         if self._portal is None:
             try:
+                import anyio
                 import kr8s  # noqa: F401
-                from anyio.from_thread import start_blocking_portal
+                from anyio.from_thread import BlockingPortal
             except ModuleNotFoundError:
                 raise WrongInput(EXTRA) from None
-            self._portal = self._ending.enter_context(start_blocking_portal())
+            started: Future[Any] = Future()
+
+            async def serve() -> None:
+                async with BlockingPortal() as portal:
+                    started.set_result(portal)
+                    await portal.sleep_until_stopped()
+
+            # A daemon: a process that ends without closing this must not wait for it.
+            self._thread = threading.Thread(target=anyio.run, args=(serve,), name="cluster", daemon=True)
+            self._thread.start()
+            self._portal = started.result()
         return self._portal
 
     async def _connected(self) -> Api:

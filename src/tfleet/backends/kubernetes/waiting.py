@@ -51,8 +51,10 @@ def absence(pods: Iterable[Object]) -> str:
     """Returns why ps 0 cannot answer although nothing is pending, in one sentence; empty when its pod is well."""
     own = [p for p in pods if labels(p).get(COMPONENT) == "ps" and index_of(p) == 0]
     alive = [p for p in own if p.get("status", {}).get("phase") in ("Pending", "Running")]
+    if not own or any(p.get("status", {}).get("phase") == "Succeeded" for p in own):
+        return ""
     if not alive:
-        return "ps 0 has no pod at the moment; its Job makes one" if own else ""
+        return "ps 0 has no pod at the moment; its Job makes one"
     if all(p["metadata"].get("deletionTimestamp") for p in alive):
         return "the pod of ps 0 is being deleted; its Job makes another"
     status = alive[-1].get("status", {})
