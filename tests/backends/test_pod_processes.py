@@ -101,8 +101,8 @@ def around(tmp_path):
     surroundings = Fixture(tmp_path)
     yield surroundings
     for pod in surroundings.pods:
-        pod.kill()
-        pod.wait()
+        pod.terminate()  # not killed: it has to end its stand-in, which does not watch the lifeline
+        pod.wait(30)
         pod.stdout.close()
 
 
