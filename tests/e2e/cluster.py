@@ -53,17 +53,17 @@ def environment() -> dict[str, str]:
     return {**env, "KUBECONFIG": str(STATE / "kubeconfig"), "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def run(*command: str, text: str | None = None, seconds: float = LIMIT, cwd: Path | None = None) -> Finished:
-    """Runs a command to its end."""
+def run(*command: str, text: str | None = None, seconds: float = LIMIT, **env: str) -> Finished:
+    """Runs a command to its end, with `env` put over the environment."""
     done = subprocess.run(
-        command, input=text or "", capture_output=True, text=True, timeout=seconds, env=environment(), cwd=cwd
+        command, input=text or "", capture_output=True, text=True, timeout=seconds, env={**environment(), **env}
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def tfleet(*arguments: str, cwd: Path | None = None, seconds: float = LIMIT) -> Finished:
-    """Runs the command line of tfleet from this environment."""
-    return run(sys.executable, "-m", "tfleet", *arguments, cwd=cwd, seconds=seconds)
+def tfleet(*arguments: str, **env: str) -> Finished:
+    """Runs the command line of tfleet to its end, with `env` put over the environment."""
+    return run(sys.executable, "-m", "tfleet", *arguments, **env)
 
 
 class Cluster:

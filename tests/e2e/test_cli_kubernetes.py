@@ -38,6 +38,12 @@ def handle(namespace: Namespace, name: str) -> str:
     return f"k8s://local/{namespace.name}/{name}"
 
 
+def test_doctor_finds_the_cluster_fit(shared_namespace: Namespace) -> None:
+    found = tfleet("doctor", "--on", "kubernetes", "--namespace", shared_namespace.name, "-o", "json")
+    assert found.code == 0, found.out + found.err
+    assert found.json()
+
+
 # --- a job from its start to its copy
 
 
