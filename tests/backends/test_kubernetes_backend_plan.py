@@ -101,7 +101,10 @@ def test_the_charts_refusal_is_one_sentence():
 @needs_helm
 def test_a_tfjob_is_the_same_job():
     backend = KubernetesBackend(AT)
-    made = objects.parse(backend.tfjob(backend.plan(JobSpec(task="mnist", workers=3))))
+    printed = backend.tfjob(backend.plan(JobSpec(task="mnist", workers=3)))
+    made = objects.parse(printed)
+    assert not any(thing["kind"] == "Secret" for thing in made)
+    assert "| kubectl -n a-namespace create secret generic digits-token --from-file=token=/dev/stdin" in printed
     job = next(o for o in made if o["kind"] == "TFJob")
     assert job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"] == 3
     assert not [o for o in made if o["kind"] == "Job"]

@@ -88,7 +88,7 @@ class PodRun:
         if before and not resume:
             raise WrongInput(
                 f"the run directory {self.run.path} holds an earlier job; "
-                "go on with it with resume=true, or choose another with runDir"
+                "go on with it with resume=true (--resume of tfleet train), or choose another with runDir (--run-dir)"
             )
         if resume and not before:
             raise WrongInput(f"there is no job to resume in {self.run.path}; correct runDir, or leave resume out")

@@ -77,12 +77,15 @@ class KubernetesBackend(Backend):
         )
 
     def tfjob(self, plan: KubernetesPlan) -> str:
-        """Returns the plan's job as a TFJob of Kubeflow's training operator.
+        """Returns the plan's job as a TFJob of Kubeflow's training operator, fit to be applied by kubectl.
+
+        Secrets are left out, with a word on how to make them: what is printed ends in files.
 
         Raises:
             WrongInput: when the chart cannot say it as a TFJob.
         """
-        return objects.hide_secrets(helm.template(self._chart_folder(), plan.at, {**plan.values, "format": "tfjob"}))
+        manifest = helm.template(self._chart_folder(), plan.at, {**plan.values, "format": "tfjob"})
+        return objects.without_secrets(manifest, plan.at.namespace)
 
     def start(self, plan: Plan) -> KubernetesJob:
         """Checks with the cluster, then installs; returns once the objects are there, before the pods run.

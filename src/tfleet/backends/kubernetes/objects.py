@@ -69,6 +69,28 @@ def hide_secrets(manifest: str) -> str:
     return "---\n".join(shown)
 
 
+def without_secrets(manifest: str, namespace: str) -> str:
+    """Returns a manifest without its Secrets, and first, as comments, the commands that make them.
+
+    Args:
+        manifest: rendered by helm.
+        namespace: that the Secrets are to be in.
+    """
+    kept, made = [], []
+    for text in re.split(r"(?m)^---[^\n]*\n", manifest):
+        thing = yaml.safe_load(text)
+        if not thing or thing["kind"] != "Secret":
+            kept += [text] if thing else []
+            continue
+        keys = sorted({**(thing.get("data") or {}), **(thing.get("stringData") or {})})
+        # By files and pipes: what stands in a command line, others can read.
+        random, files = ("openssl rand -hex 32 | ", ["/dev/stdin"]) if keys == ["token"] else ("", ["FILE"] * len(keys))
+        given = " ".join(f"--from-file={key}={file}" for key, file in zip(keys, files, strict=True))
+        made.append(f"# {random}kubectl -n {namespace} create secret generic {name_of(thing)} {given}\n")
+    head = "# Secrets are not printed; make them first:\n" if made else ""
+    return head + "".join(made) + "".join(f"---\n{text}" for text in kept)
+
+
 def notes(thing: Object) -> dict[str, str]:
     """Returns the annotations of an object."""
     return dict(thing.get("metadata", {}).get("annotations") or {})
