@@ -73,23 +73,29 @@ def test_the_job_reaches_the_accuracy(trained: Trained) -> None:
 def test_pods_tell_the_result_when_nobody_answers_any_more(trained: Trained) -> None:
     assert trained.release.status() == {}
     told = trained.release.ends("worker")
-    assert [end["code"] for end in told] == [0, 0]
-    assert all(end["phase"] == "done" and end["step"] == STEPS for end in told)
-    assert told[0]["export"].endswith("export/1")
+    # One worker that was told the end is enough for its Job; Kubernetes may then end the other first.
+    assert {end["code"] for end in told} <= {0, 130}
+    done = [end for end in told if end["code"] == 0]
+    assert done
+    for end in done:
+        assert (end["phase"], end["step"]) == ("done", STEPS)
+        assert end["export"].endswith("export/1")
 
 
 def test_run_directory_on_the_claim_is_as_on_one_machine(trained: Trained) -> None:
+    run = trained.release.run_dir
     for name in (
         "job.yaml", "deploy.log", "metrics.jsonl", "status.json", "export/1/saved_model.pb", "export/1/model.keras",
         "logs/ps-0.log", "logs/ps-1.log", "logs/worker-0.log", "logs/worker-1.log", "logs/evaluator-0.log",
     ):  # fmt: skip
-        assert (trained.release.run_dir / name).is_file(), name
+        assert (run / name).is_file(), name
 
 
-def test_the_evaluator_evaluated_commits(trained: Trained) -> None:
-    rows = [json.loads(line) for line in (trained.release.run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "eval"]
+def test_the_evaluator_ended_with_the_job(trained: Trained) -> None:
     assert [end["code"] for end in trained.release.ends("evaluator")] == [0]
+    rows = [json.loads(line) for line in (trained.release.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["kind"] == "eval"
+    assert rows[-1]["step"] == STEPS
 
 
 def test_export_on_the_claim_knows_the_digits(trained: Trained) -> None:
