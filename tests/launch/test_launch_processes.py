@@ -102,7 +102,7 @@ def test_a_program_that_is_missing_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_the_ps_is_ended_when_all_workers_are_done_and_that_is_success(plan, tmp_path):
-    with Launch(plan("worker=exit:0")) as launch:
+    with Launch(plan("worker=after:pid-ps-0")) as launch:
         assert wait(launch.poll) == 0
         assert launch._children.of("ps")[0].code == 128 + signal.SIGTERM
         assert sorted(launch.lines())[-2:] == ["worker-0 | I am worker-0", "worker-1 | I am worker-1"]
@@ -140,8 +140,10 @@ def test_a_ps_that_ends_well_by_itself_is_no_failure(plan, tmp_path):
         assert wait(launch.poll) == 0
 
 
-def test_a_chief_with_ps_ends_the_workers_too(plan):
-    with Launch(plan("chief=exit:0", chief=True)) as launch:
+def test_a_chief_with_ps_ends_the_workers_too(plan, tmp_path):
+    with Launch(plan("chief=after:go", chief=True)) as launch:
+        wait(lambda: all((tmp_path / f"pid-worker-{index}").exists() for index in range(2)))
+        (tmp_path / "go").touch()
         assert wait(launch.poll) == 0
         assert {c.code for c in launch._children.of("worker")} == {128 + signal.SIGTERM}
 
