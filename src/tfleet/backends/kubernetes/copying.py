@@ -120,9 +120,7 @@ def copy_run(job: KubernetesJob, folder: Path, only: Sequence[str], tell: Tell, 
         JobFailed: when what came is not whole.
     """
     if not job.run_dir:
-        raise WrongInput(
-            f"the job {job.handle} runs a command of your own and keeps no run directory; use kubectl cp"
-        )
+        raise WrongInput(f"the job {job.handle} runs a command of your own and keeps no run directory; use kubectl cp")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WrongInput(f"{folder} is there already; give another folder, as in 'tfleet copy {job.handle} NEW_FOLDER'")
     wanted = [*ALWAYS, *(name for part in only for name in PARTS[part])] if only else []
