@@ -213,9 +213,9 @@ class Coordinator:
             member.steps += 1
             self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
         if self.ledger.step != before:
-            self._replica.reach(self.ledger.step)
             if self.strategy.aggregates:
-                self.links.reached(self.ledger.step)
+                self.links.reached(self.ledger.step)  # first: the others apply it meanwhile
+            self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
             self.finish_if_done()
             if self.strategy.aggregates and self._parked:
