@@ -111,6 +111,7 @@ class Worker:
     stopped: bool = False
     draining: bool = False
     sequence: int = 0
+    owed: int = 0
 
     def __post_init__(self):
         self._steps = self._live()
@@ -154,6 +155,7 @@ class Worker:
         first = self.lines[0]
         welcome, _ = yield from self._call(first, "join", role=self.role, index=self.index)
         self.member, self.generation, self.sequence, self.step = welcome["member"], welcome["generation"], 0, 0
+        self.owed = 0
         if self.role == "evaluator":
             return (yield from self._follow(first))
         self.lines += [fleet.connect(i) for i in range(1, len(welcome["ps"]))]
@@ -246,6 +248,7 @@ class Worker:
         for line, part in [*zip(self.lines[1:], parts[1:], strict=True), (self.lines[0], parts[0])]:
             line.send(Kind.PUSH, meta, part)
             yield None
+        self.owed = 1
         yield from self._take_others()
         return (yield from self._take_first())
 
@@ -253,13 +256,12 @@ class Worker:
         for line, part in zip(self.lines[1:], parts[1:], strict=True):
             line.send(Kind.PUSH, meta, part)
             yield None
-        for line in self.lines[1:]:
-            yield from self._taken(line)
         self.lines[0].send(Kind.PUSH, meta, parts[0])
+        self.owed += 1
         before = self.step
         take = yield from self._take_first()
         if self.step != before:
-            yield from self._pull_others()
+            yield from self._take_others()
         return take
 
     def _pull(self):
@@ -272,12 +274,19 @@ class Worker:
         for line in self.lines[1:]:
             line.send(Kind.PULL, self._meta())
             yield None
+        self.owed += 1
         yield from self._take_others()
 
     def _take_others(self):
+        owed, self.owed = self.owed, 0
         for line, (low, high) in zip(self.lines[1:], self.bounds[1:], strict=True):
-            _, payload = yield from self._taken(line)
-            if payload:
+            for _ in range(owed):
+                take, payload = yield from self._taken(line)
+                if payload:
+                    self.parameters[low:high] = np.frombuffer(payload, np.float32)
+            if self.fleet.spec.strategy == "sync" and take.step < self.step:
+                line.send(Kind.PULL, self._meta())
+                _, payload = yield from self._taken(line)
                 self.parameters[low:high] = np.frombuffer(payload, np.float32)
 
     def _take_first(self):

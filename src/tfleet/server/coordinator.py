@@ -12,6 +12,7 @@ from typing import Any
 from tfleet.checkpoint.errors import none_readable
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
+from tfleet.server.arrivals import Arrivals
 from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
@@ -31,7 +32,7 @@ from tfleet.spec.rundir import RunDir
 from tfleet.strategies import strategy
 from tfleet.strategies.ledger import Ledger
 from tfleet.strategies.rule import Vector
-from tfleet.wire.frames import Lease, Order, Push, Take
+from tfleet.wire.frames import Have, Lease, Order, Push, Take
 from tfleet.wire.loop import Loop
 from tfleet.wire.server import Connection
 
@@ -100,6 +101,7 @@ class Coordinator:
         self.last_worker = loop.now()
         self.members = Members()
         self.links = Links(replica, spec.ps)
+        self._arrivals = Arrivals(spec.ps - 1)
         self._run = run
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
@@ -183,19 +185,36 @@ class Coordinator:
         return member in self.members.living and self.members.living[member] is connection.owner
 
     def pushed(self, connection: Connection, push: Push, metrics: Vector) -> None:
-        """Counts a push of a worker and answers it."""
+        """Counts a push of a worker and answers it; where steps are aggregated, once every other ps has it too."""
         member = self.members.living.get(push.member)
-        assert self.ledger is not None
-        assert self.progress is not None
         if member is None:
             self._refuse(connection)
             return
-        before = self.ledger.step
-        member.seen = now = self.loop.now()
+        member.seen = self.loop.now()
+        if self.strategy.aggregates and not self._arrivals.complete(push.member, push.sequence):
+            self._arrivals.hold(connection, push, metrics)
+            return
+        self._count(member, connection, push, metrics)
+
+    def arrived(self, connection: Connection, have: Have) -> None:
+        """A push has arrived at another ps; the last of them makes it count."""
+        index = self.links.index_of(connection)
+        if index is None or have.member not in self.members.living:
+            return
+        held = self._arrivals.note(index, have)
+        if held:
+            self._count(self.members.living[have.member], *held)
+
+    def _count(self, member: Member, connection: Connection, push: Push, metrics: Vector) -> None:
+        assert self.ledger is not None
+        assert self.progress is not None
+        before, now = self.ledger.step, self.loop.now()
         if self.ledger.acknowledge(member.number, (push.epoch, push.batch), now):
             member.steps += 1
             self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
         if self.ledger.step != before:
+            if self.strategy.aggregates:
+                self.links.reached(self.ledger.step)  # first: the others apply it meanwhile
             self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
             self.finish_if_done()
@@ -315,6 +334,7 @@ class Coordinator:
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
+        self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:
             self.note(why)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfleet.server.replica import PsReplica
 from tfleet.spec.errors import JobFailed, WrongInput
-from tfleet.wire.frames import Kind, pack_json
+from tfleet.wire.frames import Kind, pack_json, pack_reach
 from tfleet.wire.server import Connection
 
 Values = dict[str, Any]
@@ -77,6 +77,11 @@ class Links:
             }
             for index in range(self.count)
         ]
+
+    def reached(self, step: int) -> None:
+        """Tells every other ps that all steps before this one are complete."""
+        for peer in self._peers.values():
+            peer.send(Kind.REACH, pack_reach(step))
 
     def ask(self, index: int, name: str, values: Values, reply: Callable[[Values], None]) -> None:
         """Calls one ps; `reply` gets the result, with a key `error` when it failed."""

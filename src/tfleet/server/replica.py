@@ -22,15 +22,19 @@ from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.strategies import strategy
 from tfleet.strategies.rule import Rule, Vector
 from tfleet.wire.frames import (
+    Have,
     Header,
     Kind,
     Order,
     ProtocolError,
     Push,
     Take,
+    pack_have,
     pack_take,
+    unpack_have,
     unpack_json,
     unpack_push,
+    unpack_reach,
 )
 from tfleet.wire.loop import Loop
 from tfleet.wire.server import NOTHING, Connection, Handler
@@ -67,6 +71,9 @@ class Listener(Protocol):
     def answered(self, connection: Connection, values: dict[str, Any], error: bool) -> None:
         """A ps answered a call of the coordinator."""
 
+    def arrived(self, connection: Connection, have: Have) -> None:
+        """A push has arrived at another ps."""
+
 
 class PsReplica(Handler):
     """One parameter server.
@@ -96,6 +103,7 @@ class PsReplica(Handler):
         self._pool = BufferPool(0)
         self._extra = 0
         self._waiting: deque[Connection] = deque()
+        self._unanswered: dict[Connection, None] = {}
         self._admitted: dict[int, int] = {}
         self._receiving: dict[int, Connection] = {}
         self._initial = False
@@ -187,9 +195,12 @@ class PsReplica(Handler):
         self._check_cut()
 
     def reach(self, step: int) -> None:
-        """Is told that ps 0 has completed every step before this one."""
+        """Is told that ps 0 has completed every step before this one; tells the workers that wait for it."""
         assert self._rule is not None
         self._rule.reach(step)
+        waiting, self._unanswered = self._unanswered, {}
+        for connection in waiting:
+            self._tell(connection, parameters=True)
 
     def written(self, values: dict[str, Any], reply: Reply) -> None:
         """Replies with the written part, or an error, once the thread has ended."""
@@ -254,6 +265,10 @@ class PsReplica(Handler):
             self._call(connection, unpack_json(meta), payload)
         elif header.kind in (Kind.RESULT, Kind.ERROR) and self.listener:
             self.listener.answered(connection, unpack_json(meta), header.kind is Kind.ERROR)
+        elif header.kind is Kind.HAVE and self.listener:
+            self.listener.arrived(connection, unpack_have(meta))
+        elif header.kind is Kind.REACH and connection is self.coordinator:
+            self.reach(unpack_reach(meta))
         elif connection is not self.coordinator:  # which answers what this ps asked of it
             raise ProtocolError(f"a {header.kind.name} frame is not expected here")
 
@@ -263,6 +278,7 @@ class PsReplica(Handler):
             self._pool.give(payload)
             self._receiving = {m: c for m, c in self._receiving.items() if c is not connection}
             self._loop.call_later(0, self._retry)
+        self._unanswered.pop(connection, None)
         if self.listener:
             self.listener.gone(connection)
 
@@ -315,9 +331,10 @@ class PsReplica(Handler):
         self._pool.give(payload)
         if self.listener:
             self.listener.pushed(connection, push, metrics)
+        elif self._aggregates:
+            self._arrived(connection, push)
         else:
-            take = Take(self.generation, self.partition.iteration, Order.NONE, ())
-            self.answer(connection, take, parameters=not self._aggregates)
+            self._tell(connection, parameters=True)
         self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()
@@ -330,9 +347,32 @@ class PsReplica(Handler):
         elif self.listener:
             self.listener.pulled(connection, pull)
         else:
+            self._settle(connection)
             self.reach(pull.step)
-            take = Take(self.generation, self.partition.iteration, Order.NONE, ())
-            self.answer(connection, take, parameters=True)
+            self._tell(connection, parameters=True)
+
+    def _arrived(self, connection: Connection, push: Push) -> None:
+        """A push of a step that ps 0 completes: ps 0 hears that it is here, the worker hears once the step is done.
+
+        Each push is answered once, in order. The last of a step brings the parameters, others bring nothing.
+        """
+        assert self.partition is not None
+        assert self.coordinator is not None
+        self.coordinator.send(Kind.HAVE, pack_have(Have(push.member, push.sequence)))
+        self._settle(connection)
+        if push.step < self.partition.iteration:
+            self._tell(connection, parameters=True)
+        else:
+            self._unanswered[connection] = None
+
+    def _settle(self, connection: Connection) -> None:
+        if connection in self._unanswered:
+            del self._unanswered[connection]
+            self._tell(connection, parameters=False)
+
+    def _tell(self, connection: Connection, *, parameters: bool) -> None:
+        assert self.partition is not None
+        self.answer(connection, Take(self.generation, self.partition.iteration, Order.NONE, ()), parameters=parameters)
 
     def _call(self, connection: Connection, values: dict[str, Any], payload: memoryview) -> None:
         def reply(result: dict[str, Any]) -> None:

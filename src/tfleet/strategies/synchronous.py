@@ -20,7 +20,7 @@ from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step, taken
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
-from tfleet.wire.frames import Lease, ProtocolError, Push, Take
+from tfleet.wire.frames import Kind, Lease, ProtocolError, Push, Take
 
 OVERDUE_FACTOR = 3.0
 """A lease is overdue after so many times the median time of a batch."""
@@ -197,25 +197,49 @@ class ApplyTogether(Rule):
 
 
 class SyncExchange(Exchange):
-    """Pushes to ps 1, 2, ... and waits until they have it, then to ps 0, which is therefore never ahead of them.
+    """Pushes to everybody at once; ps 0 counts a push when the others have told that they have it too.
 
-    So when ps 0 gives a lease of the next step, every partition has all of the last one, and applies it when it is
-    asked for parameters of the next.
+    When a step is complete ps 0 tells the other ps, which answer the pushes of that step with new parameters: each push
+    once, the last of a step with parameters, so answers may be owed while this worker has more batches of one step.
     """
+
+    def __init__(self, peers: Peers, layout: Layout, ps: int) -> None:
+        super().__init__(peers, layout, ps)
+        self._owed = 0
+
+    def pull(self) -> Take:
+        """See `Exchange.pull`; what is owed comes first."""
+        self._peers.first.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
+        take = self._receive_first()
+        meta = self._meta(0.0, 0, 0, 0, 0)
+        for channel in self._peers.others:
+            channel.send(Kind.PULL, meta)
+        self._owed += 1
+        self._receive_owed()
+        return take
 
     def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
         """See `Exchange.push`; the state travels as it is."""
         self._sequence += 1
         meta = self._meta(rate, samples, epoch, batch, batches)
         self._send_others(meta, step)
-        for channel in self._peers.others:
-            taken(channel, None)
         self._send_first(meta, step, step.state)
+        self._owed += 1
         before = self.step
         take = self._receive_first()
         if self.step != before:
-            self._pull_others()
+            self._receive_owed()
         return take
+
+    def _receive_owed(self) -> None:
+        """Takes the parameters of the present step from every other ps."""
+        owed, self._owed = self._owed, 0
+        for channel, view in zip(self._peers.others, self._views[1:], strict=True):
+            for _ in range(owed):
+                take = taken(channel, view)
+            if take.step < self.step:  # answered when an earlier step was done, for which ps 0 had no lease for us
+                channel.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
+                taken(channel, view)
 
 
 class Sync(Strategy):

@@ -5,8 +5,9 @@
 | 'tf'  | version | kind | meta bytes | payload bytes | meta | payload
 ```
 
-All integers are little-endian. The meta of CALL, RESULT and ERROR is a JSON object; PUSH, PULL and TAKE, which
-travel with every step, have fixed structures. No length is believed before it is checked against a limit.
+All integers are little-endian. The meta of CALL, RESULT and ERROR is a JSON object; PUSH, PULL and TAKE, and HAVE and
+REACH between the ps, which travel with every step, have fixed structures. No length is believed before it is checked against
+a limit.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Kind(IntEnum):
     PUSH = 7
     PULL = 8
     TAKE = 9
+    HAVE = 10
+    REACH = 11
 
 
 class ProtocolError(JobFailed):
@@ -158,6 +161,54 @@ def unpack_push(meta: bytes | bytearray) -> Push:
     if len(meta) != PUSH.size:
         raise ProtocolError(f"a push with {len(meta)} bytes of meta instead of {PUSH.size}")
     return Push._make(PUSH.unpack(meta))
+
+
+class Have(NamedTuple):
+    """Meta of HAVE: what another ps tells ps 0 under a strategy that aggregates.
+
+    Attributes:
+        member: whose push has arrived.
+        sequence: of the push.
+    """
+
+    member: int
+    sequence: int
+
+
+_HAVE = struct.Struct("<IQ")
+_REACH = struct.Struct("<Q")
+
+
+def pack_have(have: Have) -> bytes:
+    """Returns the meta of a HAVE."""
+    return _HAVE.pack(*have)
+
+
+def unpack_have(meta: bytes | bytearray) -> Have:
+    """Returns what `pack_have` packed.
+
+    Raises:
+        ProtocolError: when the length is wrong.
+    """
+    if len(meta) != _HAVE.size:
+        raise ProtocolError(f"a have with {len(meta)} bytes of meta instead of {_HAVE.size}")
+    return Have._make(_HAVE.unpack(meta))
+
+
+def pack_reach(step: int) -> bytes:
+    """Returns the meta of a REACH, by which ps 0 tells the others that every step before this one is complete."""
+    return _REACH.pack(step)
+
+
+def unpack_reach(meta: bytes | bytearray) -> int:
+    """Returns what `pack_reach` packed.
+
+    Raises:
+        ProtocolError: when the length is wrong.
+    """
+    if len(meta) != _REACH.size:
+        raise ProtocolError(f"a reach with {len(meta)} bytes of meta instead of {_REACH.size}")
+    return int(_REACH.unpack(meta)[0])
 
 
 class Order(IntEnum):
