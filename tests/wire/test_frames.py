@@ -16,6 +16,7 @@ from tfleet.wire.frames import (
     META_LIMIT,
     PUSH,
     UNPROVEN_META,
+    Have,
     Header,
     Kind,
     Lease,
@@ -23,13 +24,17 @@ from tfleet.wire.frames import (
     ProtocolError,
     Push,
     Take,
+    pack_have,
     pack_header,
     pack_json,
     pack_push,
+    pack_reach,
     pack_take,
+    unpack_have,
     unpack_header,
     unpack_json,
     unpack_push,
+    unpack_reach,
     unpack_take,
 )
 
@@ -69,6 +74,16 @@ def test_a_take_comes_back(take):
     assert unpack_take(bytearray(pack_take(take))) == take
 
 
+@given(st.builds(Have, st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)))
+def test_a_have_comes_back(have):
+    assert unpack_have(bytearray(pack_have(have))) == have
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_reach_comes_back(step):
+    assert unpack_reach(bytearray(pack_reach(step))) == step
+
+
 @given(st.dictionaries(st.text(), values, max_size=5))
 @quick
 def test_a_json_object_comes_back(given_values):
@@ -78,7 +93,7 @@ def test_a_json_object_comes_back(given_values):
 @given(st.binary(max_size=200))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_any_other_bytes_are_refused_in_words(data):
-    for unpack in (unpack_push, unpack_take, unpack_json):
+    for unpack in (unpack_push, unpack_take, unpack_json, unpack_have, unpack_reach):
         with contextlib.suppress(ProtocolError):
             unpack(data)
     if len(data) >= HEADER.size:

@@ -18,7 +18,18 @@ from tfleet.server.replica import PsReplica
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout, Variable
 from tfleet.spec.rundir import RunDir
-from tfleet.wire.frames import HEADER, Kind, Push, pack_header, pack_json, pack_push, unpack_take
+from tfleet.wire.frames import (
+    HEADER,
+    Have,
+    Kind,
+    Push,
+    pack_have,
+    pack_header,
+    pack_json,
+    pack_push,
+    pack_reach,
+    unpack_take,
+)
 
 SIZE = 2048
 FRAMES = 3000
@@ -125,6 +136,7 @@ def seeds(ps):
     frames = [frame(Kind.CALL, pack_json(values)) for values in calls]
     frames += [frame(Kind.PUSH, push, bytes(4 * SIZE + ps.extra)), frame(Kind.PULL, push)]
     frames += [frame(Kind.RESULT, b'{"id":1}'), frame(Kind.ERROR, b'{"id":1,"message":"x"}')]
+    frames += [frame(Kind.HAVE, pack_have(Have(1, 1))), frame(Kind.REACH, pack_reach(1 << 40))]
     return [*frames, frame(Kind.TAKE, bytes(13)), frame(Kind.CHALLENGE, bytes(32)), frame(Kind.ANSWER, bytes(64))]
 
 

@@ -6,8 +6,8 @@
 ```
 
 All integers are little-endian. The meta of CALL, RESULT and ERROR is a JSON object; PUSH, PULL and TAKE, and HAVE and
-REACH between the ps, which travel with every step, have fixed structures. No length is believed before it is checked against
-a limit.
+REACH between the ps, which travel with every step, have fixed structures. No length is believed before it is checked
+against a limit.
 """
 
 from __future__ import annotations
