@@ -75,8 +75,7 @@ class Pod:
         job_file = Path(os.environ.get(JOB_FILE) or run.job_file)
         self._workers_file = job_file.with_name("workers")
         self._spec = JobSpec.load(job_file)
-        hosts = self._me.ps_hosts
-        self._first = Address.parse(Whereabouts.of(0, hosts, os.environ).first)
+        self._first = Whereabouts.of(0, self._me.ps_hosts, os.environ)
         self._restarts = Restarts(self._spec.restarts)
         self._hanging = Hanging(self._spec.peer_timeout)
         self._log = run.log(self._me.role, self._me.index)
@@ -231,8 +230,9 @@ class Pod:
         print(f"tfleet: {sentence}", file=sys.stderr, flush=True)
         last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
         if self._leads:
-            where = Whereabouts.of(0, self._me.ps_hosts, os.environ)
-            refuse(Address.parse(where.listen), self._token, sentence, self._spec.join_timeout, lambda: self._asked)
+            refuse(
+                Address.parse(self._first.listen), self._token, sentence, self._spec.join_timeout, lambda: self._asked
+            )
             return ExitCode.DONE
         try:
             self._call("fail", message=sentence, exit_code=int(ExitCode.WRONG_INPUT))
@@ -245,8 +245,8 @@ class Pod:
 
     def _call(self, name: str, timeout: float = control.TIMEOUT, **values: Any) -> None:
         # A pod that is about to end is no longer behind the service: ps 0 is asked where it listens.
-        port = self._me.ps_hosts[0].rpartition(":")[2]
-        address = Address.parse(f"localhost:{port}") if self._leads else self._first
+        here = Address("localhost", Address.parse(self._first.listen).port)
+        address = here if self._leads else Address.parse(self._first.first)
         control.call(address, self._token, name, timeout=timeout, **values)
 
     def _sleep(self, seconds: float) -> None:

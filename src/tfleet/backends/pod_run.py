@@ -11,7 +11,7 @@ from typing import Any
 
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
-from tfleet.spec.rundir import OVER, RunDir, write_atomically
+from tfleet.spec.rundir import RunDir, outcome_of, write_atomically
 
 KEPT = (
     "phase",
@@ -106,11 +106,7 @@ class PodRun:
 
     def over(self) -> int | None:
         """Returns the exit code of this job once it is over, else None."""
-        status = self.status()
-        if status.get("phase") not in OVER:
-            return None
-        code = status.get("exit_code")
-        return 1 if code is None else int(code)
+        return outcome_of(self.status(), generation=0)
 
 
 def last_word(path: Path, status: dict[str, Any]) -> None:

@@ -207,17 +207,6 @@ class SyncExchange(Exchange):
         super().__init__(peers, layout, ps)
         self._owed = 0
 
-    def pull(self) -> Take:
-        """See `Exchange.pull`; what is owed comes first."""
-        self._peers.first.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
-        take = self._receive_first()
-        meta = self._meta(0.0, 0, 0, 0, 0)
-        for channel in self._peers.others:
-            channel.send(Kind.PULL, meta)
-        self._owed += 1
-        self._receive_owed()
-        return take
-
     def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
         """See `Exchange.push`; the state travels as it is."""
         self._sequence += 1
@@ -228,11 +217,15 @@ class SyncExchange(Exchange):
         before = self.step
         take = self._receive_first()
         if self.step != before:
-            self._receive_owed()
+            self._receive_others()
         return take
 
-    def _receive_owed(self) -> None:
-        """Takes the parameters of the present step from every other ps."""
+    def _pull_others(self) -> None:
+        self._owed += 1
+        super()._pull_others()
+
+    def _receive_others(self) -> None:
+        """Takes what is owed: the parameters of the present step, from every other ps."""
         owed, self._owed = self._owed, 0
         for channel, view in zip(self._peers.others, self._views[1:], strict=True):
             for _ in range(owed):

@@ -158,9 +158,7 @@ def unpack_push(meta: bytes | bytearray) -> Push:
     Raises:
         ProtocolError: when the length is wrong.
     """
-    if len(meta) != PUSH.size:
-        raise ProtocolError(f"a push with {len(meta)} bytes of meta instead of {PUSH.size}")
-    return Push._make(PUSH.unpack(meta))
+    return Push._make(_fields(PUSH, meta, "push"))
 
 
 class Have(NamedTuple):
@@ -190,9 +188,7 @@ def unpack_have(meta: bytes | bytearray) -> Have:
     Raises:
         ProtocolError: when the length is wrong.
     """
-    if len(meta) != _HAVE.size:
-        raise ProtocolError(f"a have with {len(meta)} bytes of meta instead of {_HAVE.size}")
-    return Have._make(_HAVE.unpack(meta))
+    return Have._make(_fields(_HAVE, meta, "have"))
 
 
 def pack_reach(step: int) -> bytes:
@@ -206,9 +202,13 @@ def unpack_reach(meta: bytes | bytearray) -> int:
     Raises:
         ProtocolError: when the length is wrong.
     """
-    if len(meta) != _REACH.size:
-        raise ProtocolError(f"a reach with {len(meta)} bytes of meta instead of {_REACH.size}")
-    return int(_REACH.unpack(meta)[0])
+    return int(_fields(_REACH, meta, "reach")[0])
+
+
+def _fields(structure: struct.Struct, meta: bytes | bytearray, what: str) -> tuple[Any, ...]:
+    if len(meta) != structure.size:
+        raise ProtocolError(f"a {what} with {len(meta)} bytes of meta instead of {structure.size}")
+    return structure.unpack(meta)
 
 
 class Order(IntEnum):
