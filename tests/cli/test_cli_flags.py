@@ -12,6 +12,11 @@ from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 
 SAMPLES = {
+    "overlap": "always",
+    "ps_placement": "colocated",
+    "shared_memory": "never",
+    "wire_dtype": "bfloat16",
+    "sparse": "lazy",
     "strategy": "sync",
     "xla": "never",
     "data_dir": "/data",
@@ -23,6 +28,9 @@ SAMPLES = {
 NEEDS = {
     "elastic_min": ["--workers", "9"],
     "replicas_to_aggregate": ["--strategy", "sync"],
+    "staleness": ["--strategy", "bounded"],
+    "local_steps": ["--strategy", "average"],
+    "rounds": ["--strategy", "average"],
     "keep_best": ["--eval-every", "100"],
     "stop_metric": ["--eval-every", "100"],
 }

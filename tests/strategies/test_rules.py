@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfleet.server.optimizers import OptimizerSpec, build
+from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server.partition import Partition
 from tfleet.strategies import strategy as strategy_of
 from tfleet.strategies.asynchronous import ApplyAtOnce

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfleet.server.optimizers import OptimizerSpec
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.errors import WrongInput
 from tfleet.worker.optimizer_config import Clipping, clip, describe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfleet.server.optimizers import Optimizer
+from tfleet.optimizers import Optimizer
 from tfleet.strategies.rule import Vector
 
 

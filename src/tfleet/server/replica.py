@@ -14,9 +14,9 @@ import numpy as np
 
 from tfleet.checkpoint.manifest import Part
 from tfleet.checkpoint.store import Store
+from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
-from tfleet.server.optimizers import OptimizerSpec, build
 from tfleet.server.partition import Partition
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.strategies import strategy

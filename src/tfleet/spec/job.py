@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tfleet.spec.errors import WrongField, WrongInput, nearest
 
+STALENESS = 4
 UNTIL_STOPPED = 0
 TASK_DEFAULT = -1
+OVERLAPPING = ("async", "bounded")
+"""Strategies under which a worker need not wait for its own update."""
 
 
 class _Section(BaseModel):
@@ -84,11 +87,39 @@ class JobSpec(_Section):
     )
     workers: int = Field(2, ge=1, le=1024, description="Number of worker processes.")
     ps: int = Field(2, ge=1, le=256, description="Number of parameter servers.")
-    strategy: Literal["async", "sync"] = Field(
-        "async", description="How updates meet: async applies each as it comes, sync applies fixed sets."
+    strategy: Literal["async", "sync", "bounded", "average"] = Field(
+        "async",
+        description="How updates meet: async applies each as it comes, bounded too but lets no worker run far ahead, "
+        "sync applies fixed sets, average lets workers train alone and averages.",
     )
     replicas_to_aggregate: int = Field(
         0, ge=0, description="sync: batches in a step; 0: as many as there are workers at the start."
+    )
+    staleness: int = Field(STALENESS, ge=0, description="bounded: steps that a worker may be ahead of the slowest one.")
+    local_steps: int = Field(
+        0, ge=0, description="average: steps of each worker between two averages; 0: its part of the epoch."
+    )
+    rounds: int = Field(1, ge=1, description="average: how often the workers train and are averaged.")
+    overlap: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Compute a batch while the gradient of the one before travels, on parameters one step of this "
+        "worker older; auto: under async and bounded with two workers or more.",
+    )
+    ps_placement: Literal["own", "colocated"] = Field(
+        "own", description="Where the ps run: own, or colocated, one beside each worker."
+    )
+    shared_memory: Literal["auto", "never"] = Field(
+        "auto",
+        description="Exchange through shared memory with replicas on the same machine, where the system lets us.",
+    )
+    wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32",
+        description="How gradients travel between machines: float32, or half the bytes, with the error carried over.",
+    )
+    sparse: Literal["exact", "lazy", "never"] = Field(
+        "exact",
+        description="Embeddings fed by a model input move touched rows only: exact where the optimizer's result is the "
+        "same; lazy under Adam too, where it is not; never.",
     )
     steps: int = Field(
         TASK_DEFAULT, ge=-1, description="Global steps to train; 0: until stopped; -1: what the task says."
@@ -104,6 +135,7 @@ class JobSpec(_Section):
         "auto", description="Compile the gradient function with XLA; auto: by a fixed rule on model and batch."
     )
     threads: int = Field(1, ge=1, le=256, description="Threads within an operation, for each worker.")
+    profile: bool = Field(False, description="Measure where each step's time goes, and write it as a table.")
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
@@ -137,9 +169,26 @@ class JobSpec(_Section):
                 f"workers={self.workers} is less than elastic.min={self.elastic.min}: "
                 "start more workers, or lower elastic.min"
             )
-        if self.replicas_to_aggregate and self.strategy != "sync":
-            raise ValueError("replicas_to_aggregate does nothing with strategy async: leave it out or use sync")
+        self._refuse_idle()
         return self
+
+    def _refuse_idle(self) -> None:
+        """Refuses what would do nothing with this strategy."""
+        own = {"replicas_to_aggregate": "sync", "staleness": "bounded", "local_steps": "average", "rounds": "average"}
+        for name, strategy in own.items():
+            if self.strategy != strategy and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} does nothing with strategy {self.strategy}: leave it out or use {strategy}")
+        if self.overlap == "always" and self.strategy not in OVERLAPPING:
+            raise ValueError(
+                f"overlap=always does nothing with strategy {self.strategy}: leave it out or use async or bounded"
+            )
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a worker computes a batch while the gradient of the one before travels."""
+        if self.overlap == "auto":
+            return self.strategy in OVERLAPPING and self.workers > 1
+        return self.overlap == "always"
 
     @property
     def aggregate(self) -> int:

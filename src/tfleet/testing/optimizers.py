@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tfleet.server.optimizers import Optimizer, OptimizerSpec
-from tfleet.server.optimizers.base import CHUNK, Vector
+from tfleet.optimizers import Optimizer, OptimizerSpec
+from tfleet.optimizers.base import CHUNK, Vector
 
 SIZE = 2 * CHUNK + 1234
 """More than two chunks and not a multiple, so that the bounds of chunks are crossed."""

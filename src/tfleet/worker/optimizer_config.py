@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfleet.server.optimizers import OptimizerSpec, registry
+from tfleet.optimizers import OptimizerSpec, registry
 from tfleet.spec.errors import WrongInput
 from tfleet.worker.learning_rate import LearningRate
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tfleet.server.optimizers.denormals import FlushDenormals
-from tfleet.server.optimizers.spec import OptimizerSpec
+from tfleet.optimizers.denormals import FlushDenormals
+from tfleet.optimizers.spec import OptimizerSpec
 from tfleet.spec.errors import WrongInput, nearest
 
 Vector = NDArray[np.float32]

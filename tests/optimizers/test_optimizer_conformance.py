@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfleet.server.optimizers import OptimizerSpec, build, registry
+from tfleet.optimizers import OptimizerSpec, build, registry
 from tfleet.testing.optimizers import OptimizerConformance
 
 VARIANTS = [

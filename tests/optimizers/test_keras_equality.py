@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfleet.server.optimizers import build
-from tfleet.server.optimizers.denormals import available
+from tfleet.optimizers import build
+from tfleet.optimizers.denormals import available
 from tfleet.spec.layout import Layout, Variable, partition_bounds
 from tfleet.worker.optimizer_config import describe
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
 
-from tfleet.server.optimizers.base import Optimizer
-from tfleet.server.optimizers.spec import OptimizerSpec
+from tfleet.optimizers.base import Optimizer
+from tfleet.optimizers.spec import OptimizerSpec
 from tfleet.spec.errors import WrongInput, nearest
 
 __all__ = ["Optimizer", "OptimizerSpec", "build", "registry"]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfleet.server.optimizers.base import ONE, Optimizer, Vector
+from tfleet.optimizers.base import ONE, Optimizer, Vector
 
 
 class Adam(Optimizer):

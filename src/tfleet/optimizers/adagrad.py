@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfleet.server.optimizers.base import Optimizer, Vector
+from tfleet.optimizers.base import Optimizer, Vector
 
 
 class Adagrad(Optimizer):

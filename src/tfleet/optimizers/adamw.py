@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfleet.server.optimizers.adam import Adam
+from tfleet.optimizers.adam import Adam
 
 
 class AdamW(Adam):

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from tfleet.server.optimizers import OptimizerSpec, build, registry
-from tfleet.server.optimizers.denormals import FlushDenormals, available
+from tfleet.optimizers import OptimizerSpec, build, registry
+from tfleet.optimizers.denormals import FlushDenormals, available
 from tfleet.spec.errors import WrongInput
 
 
@@ -91,5 +91,5 @@ def test_slots_hold_no_denormals():
 
 
 def test_import_brings_no_tensorflow():
-    code = "import sys, tfleet.server.optimizers as o; o.registry(); print(*{'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, tfleet.optimizers as o; o.registry(); print(*{'tensorflow', 'keras'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -11,7 +11,7 @@ class OptimizerSpec:
     """An optimizer without its learning rate, which comes with every push.
 
     Attributes:
-        name: one of `tfleet.server.optimizers.registry()`.
+        name: one of `tfleet.optimizers.registry()`.
         hyper: its hyperparameters under Keras's names; one that is left out has Keras's default.
         weight_decay: decoupled decay as Keras applies it for every optimizer: p -= p * weight_decay * learning_rate
             before the update; 0: none.
