@@ -135,7 +135,9 @@ class JobSpec(_Section):
         "auto", description="Compile the gradient function with XLA; auto: by a fixed rule on model and batch."
     )
     threads: int = Field(1, ge=1, le=256, description="Threads within an operation, for each worker.")
-    profile: bool = Field(False, description="Measure where each step's time goes, and write it as a table.")
+    profile: bool = Field(
+        False, description="Write a table of where each step's time went: profile.txt in the run directory."
+    )
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")

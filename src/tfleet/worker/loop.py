@@ -46,6 +46,7 @@ class TrainingLoop:
         self._store = Store(run.checkpoints)
         self._recorder = recorder
         self._draining = draining
+        self._times = session.heart.times
 
     def run(self) -> int:
         """Blocks until the job is over or this worker was drained; returns its exit code.
@@ -81,14 +82,19 @@ class TrainingLoop:
         return take._replace(order=order)
 
     def _compute(self, lease: Lease, held: int) -> Take:
-        built, exchange = self._built, self._exchange
+        built, exchange, times = self._built, self._exchange, self._times
+        times.begin()
         batch = built.read(built.indices(lease.epoch, lease.batch))
+        times.end("data")
         step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch)
+        times.end("gradient")
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
         rate = built.optimizer.learning_rate(exchange.step)
         self._recorder.step(exchange, step, batch, rate)
-        return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
+        take = exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
+        times.end("exchange")
+        return take
 
     def _evaluate(self) -> None:
         asked, _ = self._session.first.call("evaluation")
