@@ -6,7 +6,8 @@ import pytest
 
 from tfleet.spec.job import JobSpec
 from tfleet.strategies import Strategy, strategy
-from tfleet.testing.strategies import StrategyConformance
+from tfleet.strategies.ledger import Ledger
+from tfleet.testing.strategies import BATCHES, StrategyConformance
 
 
 class TestAsync(StrategyConformance):
@@ -19,6 +20,17 @@ class TestSync(StrategyConformance):
     @pytest.fixture
     def strategy(self) -> Strategy:
         return strategy("sync")
+
+
+class TestBounded(StrategyConformance):
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return strategy("bounded")
+
+
+class TestBoundedInLockStep(TestBounded):
+    def ledger(self, strategy: Strategy, total: int = 0) -> Ledger:
+        return strategy.ledger(BATCHES, total, 1, JobSpec(strategy="bounded", staleness=0))
 
 
 def test_each_strategy_of_a_job_is_there() -> None:

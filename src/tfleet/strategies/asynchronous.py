@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step
@@ -125,7 +126,7 @@ class Async(Strategy):
     name = "async"
     aggregates = False
 
-    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
+    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
         """See `Strategy.ledger`."""
         return AsyncLedger(batches, total)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.exchange import Exchange, Peers
 from tfleet.strategies.ledger import Ledger
@@ -25,13 +26,14 @@ class Strategy(ABC):
     aggregates: ClassVar[bool]
 
     @abstractmethod
-    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
+    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
         """Makes the coordinator's side.
 
         Args:
             batches: in an epoch.
             total: global steps to train; 0: until stopped.
             aggregate: batches in a full step.
+            spec: the job, for what belongs to one strategy only.
         """
 
     @abstractmethod
