@@ -286,6 +286,17 @@ def test_scaling(tmp_path, workers, sentence):
         assert fleet.job.status()["workers_wanted"] == workers
 
 
+def test_a_job_with_a_ps_beside_each_worker_is_not_scaled(tmp_path):
+    with Fleet(tmp_path, TASK, workers=2, ps_placement="colocated", steps=0) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 5)
+        for workers in (1, 2, 3):
+            kind, answer = fleet.client("scale", workers=workers)
+            assert (kind.name, answer["exit_code"]) == ("ERROR", 2)
+            assert "a ps beside each of its 2 workers" in answer["message"]
+        assert fleet.job.status()["workers_wanted"] == 2
+
+
 def test_a_job_that_ends_is_not_scaled(tmp_path):
     with Fleet(tmp_path, TASK, ps=1, workers=2, steps=0) as fleet:
         fleet.start_all()
