@@ -19,7 +19,7 @@ RARE = {
     "returned": "returned",
     "duplicates": "duplicate",
     "partial_updates": "partially applied",
-    "lead": "steps ahead of the slowest at most",
+    "lead": "ahead of the slowest at most",
 }
 """Counts of the ledger that are told when they are not 0, and how."""
 

@@ -8,7 +8,6 @@ updates. With `staleness` 0 nobody begins a step before all have completed the o
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from tfleet.spec.job import JobSpec
@@ -24,7 +23,7 @@ from tfleet.wire.frames import Lease
 class BoundedLedger(AsyncLedger):
     """As async, but a batch is refused to who would run too far ahead; it asks again.
 
-    A worker is counted from its first lease on, and starts with the count of the slowest. It is counted no more once
+    A worker is counted once it asks for a batch, and starts with the count of the slowest. It is counted no more once
     its batches are given back, it rests, or it has acknowledged its last batch and wants no other; when it asks again
     it goes on with its own count, or that of the slowest if that is more. So the count of the slowest never falls, and
     whoever is the slowest is never refused: there is no deadlock.
@@ -40,17 +39,18 @@ class BoundedLedger(AsyncLedger):
         self.lead = 0
         self._slowest = 0
         self._completed: dict[int, int] = {}
-        self._held: Counter[int] = Counter()
+        self._held: dict[int, int] = {}
         self._counted: set[int] = set()
-        self._workers_at: Counter[int] = Counter()
+        self._workers_at: dict[int, int] = {}
 
     def lease(self, member: int, want: int, now: float) -> list[Lease]:
         """Gives at most so many that the last of them is not more than `staleness` steps ahead."""
         if not want:
-            if not self._held[member]:
+            if not self._held.get(member):
                 self.rest(member)
             return []
-        self._count(member)
+        if member not in self._counted:
+            self._count(member)
         ahead = self._completed[member] + self._held[member] - self._slowest
         leases = super().lease(member, min(want, self.staleness + 1 - ahead), now)
         if leases:
@@ -62,12 +62,10 @@ class BoundedLedger(AsyncLedger):
         """Counts one step, for the job and for the member."""
         if not super().acknowledge(member, key, now):
             return False
-        counted = member in self._counted
         self._held[member] -= 1
-        self._completed[member] += 1
-        if counted:
-            completed = self._completed[member]
-            self._workers_at[completed] += 1
+        completed = self._completed[member] = self._completed[member] + 1
+        if member in self._counted:
+            self._workers_at[completed] = self._workers_at.get(completed, 0) + 1
             self._take_from(completed - 1)
         return True
 
@@ -95,18 +93,21 @@ class BoundedLedger(AsyncLedger):
         return {**super().counts(), "lead": self.lead}
 
     def _count(self, member: int) -> None:
-        if member not in self._counted:
-            self._counted.add(member)
-            self._completed[member] = max(self._completed.get(member, 0), self._slowest)
-            self._workers_at[self._completed[member]] += 1
+        completed = max(self._completed.get(member, 0), self._slowest)
+        self._counted.add(member)
+        self._completed[member] = completed
+        self._held.setdefault(member, 0)
+        self._workers_at[completed] = self._workers_at.get(completed, 0) + 1
 
     def _take_from(self, completed: int) -> None:
         # The count of the slowest is kept, not searched for: this is done for every batch of every worker.
-        self._workers_at[completed] -= 1
-        if not self._workers_at[completed]:
-            del self._workers_at[completed]
-            if completed == self._slowest:
-                self._slowest = min(self._workers_at, default=completed)
+        left = self._workers_at[completed] - 1
+        if left:
+            self._workers_at[completed] = left
+            return
+        del self._workers_at[completed]
+        if completed == self._slowest:
+            self._slowest = min(self._workers_at, default=completed)
 
 
 class Bounded(Strategy):
