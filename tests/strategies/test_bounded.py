@@ -293,6 +293,6 @@ def test_commits_know_nothing_of_members():
 
 
 def test_the_strategy_takes_the_staleness_of_the_job():
-    made = strategy("bounded").ledger(5, 7, 1, JobSpec(strategy="bounded", staleness=3))
+    made = strategy("bounded").of(JobSpec(strategy="bounded", staleness=3)).ledger(5, 7, 1)
     assert (type(made), made.batches, made.total, made.staleness) == (BoundedLedger, 5, 7, 3)
-    assert strategy("bounded").ledger(5, 7, 1, JobSpec(strategy="bounded")).staleness == STALENESS
+    assert strategy("bounded").of(JobSpec(strategy="bounded")).ledger(5, 7, 1).staleness == STALENESS

@@ -6,8 +6,8 @@ import pytest
 
 from tfleet.spec.job import JobSpec
 from tfleet.strategies import Strategy, strategy
-from tfleet.strategies.ledger import Ledger
-from tfleet.testing.strategies import BATCHES, StrategyConformance
+from tfleet.strategies.bounded import Bounded
+from tfleet.testing.strategies import StrategyConformance
 
 
 class TestAsync(StrategyConformance):
@@ -23,14 +23,9 @@ class TestSync(StrategyConformance):
 
 
 class TestBounded(StrategyConformance):
-    @pytest.fixture
-    def strategy(self) -> Strategy:
-        return strategy("bounded")
-
-
-class TestBoundedInLockStep(TestBounded):
-    def ledger(self, strategy: Strategy, total: int = 0) -> Ledger:
-        return strategy.ledger(BATCHES, total, 1, JobSpec(strategy="bounded", staleness=0))
+    @pytest.fixture(params=[0, 4])
+    def strategy(self, request: pytest.FixtureRequest) -> Strategy:
+        return Bounded(staleness=request.param)
 
 
 def test_each_strategy_of_a_job_is_there() -> None:

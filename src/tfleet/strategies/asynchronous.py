@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step
@@ -126,7 +125,7 @@ class Async(Strategy):
     name = "async"
     aggregates = False
 
-    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """See `Strategy.ledger`."""
         return AsyncLedger(batches, total)
 

@@ -25,15 +25,18 @@ class Strategy(ABC):
     name: ClassVar[str]
     aggregates: ClassVar[bool]
 
+    def of(self, job: JobSpec) -> Strategy:
+        """Returns this strategy as the job wants it, with its own fields of `JobSpec`."""
+        return self
+
     @abstractmethod
-    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """Makes the coordinator's side.
 
         Args:
             batches: in an epoch.
             total: global steps to train; 0: until stopped.
             aggregate: batches in a full step.
-            spec: the job, for what belongs to one strategy only.
         """
 
     @abstractmethod

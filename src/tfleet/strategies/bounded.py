@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfleet.spec.job import JobSpec
+from tfleet.spec.job import STALENESS, JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.asynchronous import ApplyAtOnce, AsyncExchange, AsyncLedger
 from tfleet.strategies.base import Strategy
@@ -116,9 +116,16 @@ class Bounded(Strategy):
     name = "bounded"
     aggregates = False
 
-    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
+    def __init__(self, staleness: int = STALENESS) -> None:
+        self._staleness = staleness
+
+    def of(self, job: JobSpec) -> Strategy:
+        """See `Strategy.of`."""
+        return Bounded(job.staleness)
+
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """See `Strategy.ledger`."""
-        return BoundedLedger(batches, total, spec.staleness)
+        return BoundedLedger(batches, total, self._staleness)
 
     def rule(self, partition: Updatable, batch_size: int) -> Rule:
         """See `Strategy.rule`."""

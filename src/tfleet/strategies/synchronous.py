@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step, taken
@@ -242,7 +241,7 @@ class Sync(Strategy):
     name = "sync"
     aggregates = True
 
-    def ledger(self, batches: int, total: int, aggregate: int, spec: JobSpec) -> Ledger:
+    def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """See `Strategy.ledger`."""
         return SyncLedger(batches, total, aggregate)
 

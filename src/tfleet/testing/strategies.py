@@ -16,7 +16,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tfleet.spec.job import JobSpec
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Vector
@@ -57,8 +56,7 @@ class StrategyConformance:
 
     def ledger(self, strategy: Strategy, total: int = 0) -> Ledger:
         """Returns a new ledger of the suite's size."""
-        spec = JobSpec(strategy=strategy.name)
-        return strategy.ledger(BATCHES, total, AGGREGATE if strategy.aggregates else 1, spec)
+        return strategy.ledger(BATCHES, total, AGGREGATE if strategy.aggregates else 1)
 
     @pytest.mark.parametrize("seed", range(5))
     def test_every_batch_is_acknowledged_once_an_epoch_whoever_dies(self, strategy: Strategy, seed: int) -> None:
