@@ -65,7 +65,8 @@ class BoundedModel(RuleBasedStateMachine):
     @rule(member=members)
     def rest(self, member):
         self.ledger.rest(member)
-        self.counted.discard(member)
+        if not self.held.get(member):
+            self.counted.discard(member)
 
     @rule(member=members)
     def drain(self, member):
@@ -250,6 +251,10 @@ def test_the_others_go_on_without_who_is_gone(how):
         ledger.give_back(1)
     elif how == "rests":
         ledger.rest(1)
+        assert keys(ledger, 2) == []  # it has a batch to do
+        ledger.acknowledge(1, key, 0.0)
+        step(ledger, 2)
+        ledger.rest(1)
     else:
         assert ledger.lease(1, 0, 0.0) == []
         assert keys(ledger, 2) == []  # its last batch still counts
@@ -278,6 +283,7 @@ def test_who_was_ahead_when_it_rested_is_still_ahead():
     for _ in range(3):
         step(ledger, 2)
     ledger.rest(2)
+    assert ledger._counted == {1}
     assert keys(ledger, 2) == []
 
 

@@ -46,8 +46,7 @@ class BoundedLedger(AsyncLedger):
     def lease(self, member: int, want: int, now: float) -> list[Lease]:
         """Gives at most so many that the last of them is not more than `staleness` steps ahead."""
         if not want:
-            if not self._held.get(member):
-                self.rest(member)
+            self.rest(member)
             return []
         if member not in self._counted:
             self._count(member)
@@ -70,16 +69,17 @@ class BoundedLedger(AsyncLedger):
         return True
 
     def rest(self, member: int) -> None:
-        """Lets the others go on without the member until it asks again."""
-        if member in self._counted:
+        """Lets the others go on without the member until it asks again; not while it has a batch to do."""
+        if member in self._counted and not self._held[member]:
             self._counted.remove(member)
             self._take_from(self._completed[member])
 
     def give_back(self, member: int) -> int:
         """Puts the member's batches where the next lease finds them, and forgets the member."""
-        self.rest(member)
-        self._completed.pop(member, None)
-        self._held.pop(member, None)
+        if member in self._completed:
+            self._held[member] = 0
+            self.rest(member)
+            del self._completed[member], self._held[member]
         return super().give_back(member)
 
     def restore(self, values: dict[str, Any]) -> None:
