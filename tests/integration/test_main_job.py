@@ -99,14 +99,35 @@ def test_cnn_reaches_the_accuracy(tmp_path: Path) -> None:
     assert done.json()["evaluation"]["metrics"]["accuracy"] >= 0.97
 
 
-def test_one_worker_gives_equal_bits_whatever_the_number_of_ps(tmp_path: Path) -> None:
-    for ps, name in ((1, "one"), (3, "three")):
+def test_one_worker_gives_equal_bits_whatever_the_number_of_ps_and_the_way(tmp_path: Path) -> None:
+    """Shared memory with one ps, sockets with three."""
+    for ps, memory, name in ((1, "auto", "one"), (3, "never", "three")):
         done = tfleet(
-            "train", "mnist", "--workers", "1", "--ps", str(ps), "--steps", "200", "--run-dir", str(tmp_path / name)
-        )
+            "train", "mnist", "--workers", "1", "--ps", str(ps), "--steps", "200", "--shared-memory", memory,
+            "--run-dir", str(tmp_path / name),
+        )  # fmt: skip
         assert done.code == 0, done.err
     one, three = parameters(tmp_path / "one"), parameters(tmp_path / "three")
     assert np.array_equal(one.view(np.int32), three.view(np.int32))
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (800 << 10, resource.RLIM_INFINITY))
+from tfleet.tasks.mnist import task
+"""
+
+
+def test_without_shared_memory_the_job_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    """In the workers a file may be as large as an export needs, but not as what they would share with the ps."""
+    (tmp_path / "limited.py").write_text(LIMITED)
+    done = tfleet(
+        "train", f"{tmp_path}/limited.py:task", "--steps", "300", "--param", "hidden_units=100", "--summary-every", "0",
+        "--run-dir", str(tmp_path / "run"), "-o", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    told = [note for note in done.json()["notes"] if "through sockets, not shared memory: File too large" in note]
+    assert len(told) == 1, done.json()["notes"]
 
 
 def test_sync_equals_one_worker_with_the_whole_batch(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
-        """Makes a worker's side.
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+        """Makes a worker's side; blocks for a round trip to each ps of the same machine.
 
         Args:
             peers: its connections.
             layout: of the model.
-            ps: number of partitions.
+            spec: of the job.
         """

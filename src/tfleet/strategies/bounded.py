@@ -131,6 +131,6 @@ class Bounded(Strategy):
         """See `Strategy.rule`."""
         return ApplyAtOnce(partition)
 
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
         """See `Strategy.exchange`."""
-        return AsyncExchange(peers, layout, ps)
+        return AsyncExchange(peers, layout, spec)
