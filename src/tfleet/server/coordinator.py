@@ -19,6 +19,7 @@ from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.progress import Progress
@@ -118,6 +119,7 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.local_steps = LocalSteps(self)
         self._calls: Calls = {
             "beat": self._beat,
             "leave": self._leave,
@@ -126,6 +128,7 @@ class Coordinator:
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.local_steps.calls,
         }
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
@@ -134,6 +137,12 @@ class Coordinator:
     def step(self) -> int:
         """The global step."""
         return self.ledger.step if self.ledger else 0
+
+    @property
+    def told_step(self) -> int:
+        """The global step with those that workers have told of but not pushed; no more than the last one."""
+        told = self.step + self.local_steps.under_way
+        return min(told, self.ledger.total) if self.ledger and self.ledger.total else told
 
     @property
     def state(self) -> Vector:
@@ -209,10 +218,13 @@ class Coordinator:
         assert self.ledger is not None
         assert self.progress is not None
         before, now = self.ledger.step, self.loop.now()
-        if self.ledger.acknowledge(member.number, (push.epoch, push.batch), now):
-            member.steps += 1
-            self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
+        counted = self.ledger.acknowledge(member.number, (push.epoch, push.batch), now)
+        self.local_steps.release(member)
+        if counted:
+            member.steps += counted
+            self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
+            self.local_steps.clear()
             if self.strategy.aggregates:
                 self.links.reached(self.ledger.step)  # first: the others apply it meanwhile
             self._replica.reach(self.ledger.step)
@@ -246,8 +258,10 @@ class Coordinator:
         handler(Call(connection, member, values, payload, reply))
 
     def payload_limit(self, values: Values) -> int:
-        """Returns the bytes that a call may bring: only initial state and frozen values come with one."""
-        return self.starting.payload_limit() if values.get("call") == "initialised" else 0
+        """Returns the bytes that a call may bring: initial state and frozen values, or metrics of local steps."""
+        limits = {"initialised": self.starting.payload_limit, "progress": self.local_steps.payload_limit}
+        limit = limits.get(str(values.get("call")))
+        return limit() if limit else 0
 
     def gone(self, connection: Connection) -> None:
         """A worker, the evaluator or a ps has closed its connection, or died."""
@@ -297,7 +311,7 @@ class Coordinator:
             return
         if leases and self.training_started is None:
             self.training_started = self.clock()
-        stale = pulled or not self.strategy.aggregates or push.step != self.step
+        stale = pulled or self.strategy.local or not self.strategy.aggregates or push.step != self.step
         self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
 
     def _order(self, member: Member) -> Order:
@@ -356,7 +370,7 @@ class Coordinator:
         if self.ledger:
             self.ledger.give_back(member.number)
             self.ending.given_back()
-        for part in (self.starting, self.evaluating, self.ending):
+        for part in (self.starting, self.evaluating, self.ending, self.local_steps):
             part.release(member)
         self.serve_parked()
 

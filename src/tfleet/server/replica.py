@@ -102,6 +102,8 @@ class PsReplica(Handler):
         self._aggregates = False
         self._pool = BufferPool(0)
         self._extra = 0
+        self._width = 0
+        self._told: tuple[memoryview, ...] = ()
         self._waiting: deque[Connection] = deque()
         self._unanswered: dict[Connection, None] = {}
         self._admitted: dict[int, int] = {}
@@ -130,8 +132,12 @@ class PsReplica(Handler):
         partition = Partition(low, high, build(spec), decay, state)
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
-        self._aggregates = strategy(str(values["strategy"])).aggregates
-        self._rule = strategy(str(values["strategy"])).rule(partition, int(values["batch_size"]))
+        chosen = strategy(str(values["strategy"]))
+        self._aggregates = chosen.aggregates
+        self._rule = chosen.rule(partition, int(values["batch_size"]))
+        vectors = (partition.parameters, *(partition.slots.values() if chosen.local else ()))
+        self._width = len(vectors) * partition.size
+        self._told = (partition.state.data, *(vector.data for vector in vectors))
         self._extra = 4 * (state + int(values["metrics"]))
 
         def restore() -> None:
@@ -142,7 +148,7 @@ class PsReplica(Handler):
                 partition.state[:] = self._store.read_state(manifest)[0]
 
         def ready(_: None = None) -> None:
-            self._pool = BufferPool(4 * partition.size + self._extra)
+            self._pool = BufferPool(4 * self._width + self._extra)
             self.partition = partition
             reply({})
 
@@ -283,11 +289,10 @@ class PsReplica(Handler):
             self.listener.gone(connection)
 
     def answer(self, connection: Connection, take: Take, *, parameters: bool) -> None:
-        """Sends a TAKE, with or without the partition's parameters and state."""
+        """Sends a TAKE, with or without the partition's state, parameters, and slots where workers have them too."""
         assert self.partition is not None
         if parameters:
-            views = (self.partition.state.data, self.partition.parameters.data)
-            connection.send(Kind.TAKE, pack_take(take), *views)
+            connection.send(Kind.TAKE, pack_take(take), *self._told)
         else:
             connection.send(Kind.TAKE, pack_take(take))
 
@@ -322,7 +327,7 @@ class PsReplica(Handler):
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
             return
         vector = np.frombuffer(payload, np.float32)
-        size, state = self.partition.size, len(self.partition.state)
+        size, state = self._width, len(self.partition.state)
         if push.sequence > self._applied.get(push.member, 0):
             assert self._rule is not None
             self._rule.take(push, vector[:size], vector[size : size + state])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step
@@ -133,6 +134,6 @@ class Async(Strategy):
         """See `Strategy.rule`."""
         return ApplyAtOnce(partition)
 
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, ps: int, optimizer: OptimizerSpec) -> Exchange:
         """See `Strategy.exchange`."""
         return AsyncExchange(peers, layout, ps)

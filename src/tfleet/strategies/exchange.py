@@ -80,6 +80,11 @@ class Exchange(ABC):
         self._first_view = memory[:first_high].data.cast("B")
         self._views = [self.parameters[low:high].data.cast("B") for low, high in self._bounds]
 
+    @property
+    def updates(self) -> int:
+        """How many updates have led to these parameters: what a learning-rate schedule goes by."""
+        return self.step
+
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
         self._peers.first.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))

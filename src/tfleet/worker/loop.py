@@ -75,7 +75,7 @@ class TrainingLoop:
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
         exchange.want = 0 if self._draining.is_set() else 1
-        rate = built.optimizer.learning_rate(exchange.step)
+        rate = built.optimizer.learning_rate(exchange.updates)
         self._recorder.step(exchange, step, batch, rate)
         return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches)
 
