@@ -271,6 +271,7 @@ class AverageExchange(SyncExchange):
         self._unpack(0, self._answer[state:])
         self._start, self._done, self._samples = take.step, 0, 0
         self._run = take.leases[0] if take.leases else Lease(0, 0, 0)
+        self._told = self._clock()
         return take
 
     def _arrived(self, number: int) -> None:
