@@ -245,10 +245,10 @@ class Worker:
         meta = self._meta(task.rate, samples, lease.epoch, lease.batch, lease.batches)
         parts = [gradient[low:high].tobytes() for low, high in self.bounds]
         change = np.ones(task.state, np.float32)
-        parts[0] += (change if self.fleet.spec.strategy == "async" else self.state + change).tobytes()
+        parts[0] += (self.state + change if self.fleet.spec.strategy == "sync" else change).tobytes()
         parts[0] += np.array([2.0 * samples, samples], np.float32).tobytes()
         self.pushing = True
-        take = yield from (self._push_async if self.fleet.spec.strategy == "async" else self._push_sync)(meta, parts)
+        take = yield from (self._push_sync if self.fleet.spec.strategy == "sync" else self._push_async)(meta, parts)
         self.pushing = False
         return take
 
@@ -334,7 +334,7 @@ class Worker:
                 take, payload = yield from self._taken(line)
                 if payload:
                     self._put(low, high, np.frombuffer(payload, np.float32))
-            if self.fleet.spec.strategy != "async" and take.step < self.step:
+            if self.fleet.spec.strategy in ("sync", "average") and take.step < self.step:
                 line.send(Kind.PULL, self._meta())
                 _, payload = yield from self._taken(line)
                 self._put(low, high, np.frombuffer(payload, np.float32))

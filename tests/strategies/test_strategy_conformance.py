@@ -7,6 +7,7 @@ import pytest
 from tfleet.spec.job import JobSpec
 from tfleet.strategies import Strategy, strategy
 from tfleet.strategies.average import Average
+from tfleet.strategies.bounded import Bounded
 from tfleet.testing.strategies import StrategyConformance
 
 
@@ -26,6 +27,12 @@ class TestAverage(StrategyConformance):
     @pytest.fixture(params=[0, 1, 2])
     def strategy(self, request: pytest.FixtureRequest) -> Strategy:
         return Average(local_steps=request.param)
+
+
+class TestBounded(StrategyConformance):
+    @pytest.fixture(params=[0, 4])
+    def strategy(self, request: pytest.FixtureRequest) -> Strategy:
+        return Bounded(staleness=request.param)
 
 
 def test_each_strategy_of_a_job_is_there() -> None:

@@ -230,7 +230,7 @@ class Coordinator:
             self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
             self.finish_if_done()
-            if self.strategy.aggregates and self._parked:
+            if self._parked:
                 self.loop.call_later(0, self.serve_parked)
         self._serve(member, connection, push, pulled=False)
 
@@ -306,12 +306,17 @@ class Coordinator:
         want = 0 if member.draining else push.want
         if self.ledger and order is Order.NONE and may_lease:
             leases = self.ledger.lease(member.number, want, self.loop.now())
-        if not leases and order is Order.NONE and want and not push.held:
+        if self.ledger and order is not Order.NONE:
+            self.ledger.rest(member.number)
+        waits = not leases and order is Order.NONE and want and not push.held
+        if waits and (pulled or self.strategy.aggregates):
             self._parked[member.number] = (connection, push, pulled)
             return
         if leases and self.training_started is None:
             self.training_started = self.clock()
-        stale = pulled or self.strategy.local or not self.strategy.aggregates or push.step != self.step
+        # Whoever has to wait pulls: what the other ps have told it would be old by the time that it gets a batch.
+        fresh = self.strategy.aggregates and not self.strategy.local and push.step == self.step
+        stale = not waits and (pulled or not fresh)
         self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
 
     def _order(self, member: Member) -> Order:

@@ -106,7 +106,9 @@ class JobSpec(_Section):
         "worker older; auto: under async and bounded with two workers or more.",
     )
     ps_placement: Literal["own", "colocated"] = Field(
-        "own", description="Where the ps run: own, or colocated, one beside each worker."
+        "own",
+        description="Where the ps run: own, or colocated, one beside each worker: as many ps as workers, and their "
+        "number stays.",
     )
     shared_memory: Literal["auto", "never"] = Field(
         "auto",
@@ -154,6 +156,14 @@ class JobSpec(_Section):
             return value
         return {str(k): _text(v) for k, v in value.items()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_ps_for_each_worker(cls, values: Any) -> Any:
+        """Under `ps_placement` colocated the number of ps need not be given."""
+        if not isinstance(values, dict) or values.get("ps_placement") != "colocated" or "ps" in values:
+            return values
+        return {**values, "ps": values.get("workers", cls.model_fields["workers"].default)}
+
     @model_validator(mode="after")
     def _consistent(self) -> JobSpec:
         if self.epochs and self.steps != TASK_DEFAULT:
@@ -168,6 +178,11 @@ class JobSpec(_Section):
             raise ValueError(
                 f"workers={self.workers} is less than elastic.min={self.elastic.min}: "
                 "start more workers, or lower elastic.min"
+            )
+        if self.ps_placement == "colocated" and self.ps != self.workers:
+            raise ValueError(
+                f"ps={self.ps} and workers={self.workers} differ, but ps_placement=colocated puts one ps beside each "
+                "worker: give the same number of both"
             )
         self._refuse_idle()
         return self
