@@ -19,7 +19,7 @@ class Partition:
         parameters: float32 [high - low].
         slots: the optimizer's, each float32 [high - low].
         state: float32; empty except in ps 0.
-        iteration: updates applied.
+        iteration: updates applied; under average by the workers.
     """
 
     def __init__(

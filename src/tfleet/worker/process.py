@@ -147,7 +147,8 @@ class WorkerProcess:
         session.first.call("describe", plan=built.plan.to_json())
         resumed = self._start(session, built)
         session.attach()
-        exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec)
+        chosen, layout = strategy(self._spec.strategy), built.plan.layout
+        exchange = chosen.exchange(session, layout, self._spec, built.optimizer.spec)
         if exchange.remark:
             session.first.call("remark", text=exchange.remark)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
