@@ -118,8 +118,17 @@ def steps_section(result: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |\n")
     lines.append("\n| batches/s of | over those of | ratio within a round |\n| --- | --- | --- |\n")
     lines += [f"| {r['of']} | {r['to']} | {spread(r['ratio'], '{:.2f}')} |\n" for r in result["ratios"]]
-    lines.append("\n" + "".join(f"- {row['name']}: `{row['command']}`\n" for row in result["contestants"]))
+    lines.append(
+        "\n" + "".join(f"- {row['name']}{with_versions(row)}: `{row['command']}`\n" for row in result["contestants"])
+    )
+    lines += [f"- {row['name']} took no part: {row['why']}.\n" for row in result.get("missing", [])]
     return "".join([*lines, origin(result)])
+
+
+def with_versions(row: dict[str, Any]) -> str:
+    """Returns the versions of what a contestant alone needs, in brackets."""
+    versions = row.get("versions", {})
+    return f" ({', '.join(' '.join(item) for item in versions.items())})" if versions else ""
 
 
 def figures_section(result: dict[str, Any]) -> str:
@@ -141,7 +150,7 @@ def figures_section(result: dict[str, Any]) -> str:
 
 
 def tuning_section(result: dict[str, Any]) -> str:
-    """Returns the table of the variants of TensorFlow's parameter server."""
+    """Returns the table of the variants of a peer."""
     names = [name for name in result["variants"][0] if name != "steps_per_second"]
     head = f"| {' | '.join(names)} | global steps/s |\n|{' --- |' * (len(names) + 1)}\n"
     rows = "".join(
@@ -149,7 +158,8 @@ def tuning_section(result: dict[str, Any]) -> str:
         for row in result["variants"]
     )
     return (
-        "\n## How TensorFlow's parameter server was tuned\n\nThe first row takes part in the comparison above.\n\n"
+        f"\n## How {result['program']} was tuned, {result['settings']['hidden_units']} hidden units\n\n"
+        "The first row takes part in the comparison above.\n\n"
         f"{head}{rows}{origin(result)}"
     )
 

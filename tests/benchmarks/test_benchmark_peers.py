@@ -13,6 +13,7 @@ import pytest
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
 sys.path.insert(0, str(PEERS.parent))
 
+from contestants import Missing, torch_python  # noqa: E402
 from measure import child_environment  # noqa: E402
 
 pytestmark = [pytest.mark.tf, pytest.mark.processes]
@@ -28,8 +29,8 @@ def data(tmp_path):
     return tmp_path / "data.npz"
 
 
-def run(script: str, *arguments: str) -> dict:
-    command = [sys.executable, str(PEERS / script), *arguments]
+def run(script: str, *arguments: str, python: str = sys.executable) -> dict:
+    command = [python, str(PEERS / script), *arguments]
     done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -45,3 +46,21 @@ def test_tensorflow_ps_reaches_the_global_step_with_both_workers(data):
     result = run("tf_graph_ps.py", f"--data={data}", "--steps=1200", "--warmup=50", "--input=tfdata", "--xla=yes")
     assert result["steps"] >= 1200
     assert result["steps_per_second"] > 0
+
+
+@pytest.mark.parametrize("steps_a_call", [1, 50])
+def test_parameter_server_strategy_counts_the_steps_of_both_workers(data, steps_a_call):
+    result = run("tf2_ps.py", f"--data={data}", "--steps=600", "--warmup=100", f"--steps-a-call={steps_a_call}")
+    assert result["steps"] == 600
+    assert result["train_accuracy"] > 0.9
+
+
+def test_pytorch_ddp_learns_and_counts_its_iterations(data):
+    try:
+        python = torch_python()
+    except Missing as why:
+        pytest.skip(str(why))
+    result = run("torch_ddp.py", f"--data={data}", "--steps=1500", "--warmup=100", python=python)
+    assert result["steps"] == 1500
+    assert result["train_accuracy"] > 0.9
+    assert set(result["versions"]) == {"torch"}
