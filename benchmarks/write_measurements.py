@@ -125,6 +125,30 @@ def steps_section(result: dict[str, Any]) -> str:
     return "".join([*lines, origin(result)])
 
 
+def whole_section(result: dict[str, Any]) -> str:
+    """Returns the comparison of whole runs, and the start."""
+    settings, start = result["settings"], result["start"]
+    ratios = {row["of"]: spread(row["ratio"], "{:.2f}") for row in result["ratios"]}
+    lines = [
+        f"\n## Whole runs: MLP 784-{settings['hidden_units']}-10, {settings['steps']:,} batches of "
+        f"{settings['batch_size']}\n",
+        "\nFrom command to exit, evaluation on the held-out digits and export on both sides. Median (least to greatest) "
+        f"of {result['repeats']} rounds.\n",
+        "\n| program | whole seconds | times the seconds of tfleet in the same round |\n| --- | --- | --- |\n",
+    ]
+    for row in result["programs"]:
+        lines.append(f"| {row['name']} | {spread(row['whole_seconds'], '{:.1f}')} | {ratios.pop(row['name'], '1')} |\n")
+    lines += [f"| {name} | | {ratio} |\n" for name, ratio in ratios.items()]
+    lines += [
+        "\n| start | seconds |\n| --- | --- |\n",
+        f"| `tfleet train`: command to the first step | {spread(start['first_step'], '{:.1f}')} |\n",
+        f"| `import tensorflow` in a fresh process | {spread(start['import_tensorflow'], '{:.1f}')} |\n",
+        f"| the difference within a round | {spread(start['first_step_more'], '{:+.1f}')} |\n\n",
+        *(f"- {row['name']}: `{row['command']}`\n" for row in result["programs"]),
+    ]
+    return "".join([*lines, origin(result)])
+
+
 def with_versions(row: dict[str, Any]) -> str:
     """Returns the versions of what a contestant alone needs, in brackets."""
     versions = row.get("versions", {})
@@ -197,6 +221,7 @@ def built_images_section(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "steps": steps_section,
+    "whole": whole_section,
     "figures": figures_section,
     "kubernetes": kubernetes_section,
     "images": built_images_section,
