@@ -44,8 +44,14 @@ e2e: $(VENV)/.stamp-dev ## run the tests on a cluster of two nodes; needs root a
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
-	$(BIN)/python benchmarks/steps.py
-	$(BIN)/python benchmarks/steps.py --hidden-units 1000
+	for units in 100 1000; do \
+	  $(BIN)/python benchmarks/steps.py --hidden-units $$units && \
+	  $(BIN)/python benchmarks/whole.py --hidden-units $$units && \
+	  $(BIN)/python benchmarks/limit.py --hidden-units $$units || exit 1; \
+	done
+	$(BIN)/python benchmarks/emulated.py
+	$(BIN)/python benchmarks/model.py
+	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
 

@@ -211,7 +211,7 @@ def start_ps(index: int, hosts: tuple[str, ...], places: tuple[str, ...], run: R
 
 def work(index: int, address: str, point: Point, run: RunDir) -> None:
     """Is an emulated worker until it is ended."""
-    assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+    assert not {"tensorflow", "keras"} & set(sys.modules)
     spec = job_spec(point)
     # Whoever has no connection to a ps that is ended asks again until it is ended too.
     with contextlib.suppress(JobFailed):
