@@ -43,19 +43,24 @@ format: $(VENV)/.stamp-dev ## put the code into the one format
 e2e: $(VENV)/.stamp-dev ## run the tests on a cluster of two nodes; needs root and ../shared/cluster
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
+# Quiet, with 2 cores: half an hour with these. ParameterServerStrategy takes part at 100 units only.
+REPEATS ?= 5
+LONG_REPEATS ?= 3
+
 bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
+	$(BIN)/python benchmarks/steps.py --repeats $(REPEATS)
+	$(BIN)/python benchmarks/steps.py --repeats $(REPEATS) --hidden-units 1000 --without ParameterServerStrategy
 	for units in 100 1000; do \
-	  $(BIN)/python benchmarks/steps.py --hidden-units $$units && \
-	  $(BIN)/python benchmarks/whole.py --hidden-units $$units && \
-	  $(BIN)/python benchmarks/limit.py --hidden-units $$units || exit 1; \
+	  $(BIN)/python benchmarks/whole.py --repeats $(LONG_REPEATS) --hidden-units $$units && \
+	  $(BIN)/python benchmarks/limit.py --repeats $(LONG_REPEATS) --hidden-units $$units || exit 1; \
 	done
-	$(BIN)/python benchmarks/emulated.py
+	$(BIN)/python benchmarks/emulated.py --repeats $(LONG_REPEATS)
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
 
-bench-tune: $(VENV)/.stamp-dev ## tune the programs that `make bench` compares with; takes an hour
+bench-tune: $(VENV)/.stamp-dev ## tune the programs that `make bench` compares with
 	$(BIN)/python benchmarks/tune.py
 
 # PyTorch is a peer of the benchmarks only, so it has an environment of its own. PyPI's wheel brings CUDA along (5 GB);

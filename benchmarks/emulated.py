@@ -84,7 +84,7 @@ def main() -> None:
     """Measures, writes `benchmarks/results/emulated.json`, and prints the figures."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--repeats", type=int, default=5, help="of the share; the growth is measured once")
-    parse.add_argument("--seconds", type=float, default=2, help="that each point is watched for")
+    parse.add_argument("--seconds", type=float, default=1, help="that each point is watched for")
     parse.add_argument("--only", choices=["share", "growth"], help="do not measure the other; write no result file")
     options = parse.parse_args()
     share = [] if options.only == "growth" else measure_share(options)

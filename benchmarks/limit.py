@@ -46,7 +46,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--repeats", type=int, default=5)
     parse.add_argument("--hidden-units", type=int, default=100)
-    parse.add_argument("--seconds", type=float, default=3, help="that each job is watched for")
+    parse.add_argument("--seconds", type=float, default=2, help="that each job is watched for")
     parse.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parse.add_argument("--file", default="", help=argparse.SUPPRESS)
     options = parse.parse_args()

@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions of everything that the figures depend on; what is not installed is left out."""
     found = {"python": platform.python_version()}
-    for name in ("tfleet", "tensorflow-cpu", "tensorflow", "keras", "numpy"):
+    for name in ("tfleet", "tensorflow-cpu", "tensorflow", "keras", "torch", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

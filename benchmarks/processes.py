@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -93,16 +94,22 @@ def replicas_below(launcher: int) -> dict[str, int]:
     found = {}
     waiting = [launcher]
     while waiting:
-        try:
-            for thread in Path(f"/proc/{waiting.pop()}/task").iterdir():
-                for child in (thread / "children").read_text(encoding="utf-8").split():
-                    waiting.append(int(child))
-                    variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-                    name = next((v[9:].decode() for v in variables if v.startswith(b"POD_NAME=")), "")
-                    if name:
-                        found[name] = int(child)
-        except OSError:
-            continue
+        for child in children(waiting.pop()):
+            waiting.append(child)
+            with contextlib.suppress(OSError):  # it has just ended
+                variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                name = next((v[9:].decode() for v in variables if v.startswith(b"POD_NAME=")), "")
+                if name:
+                    found[name] = child
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Returns the children of a process, by whichever of its threads they were started; none when it has ended."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (thread / "children").read_text(encoding="utf-8").split()]
     return found
 
 

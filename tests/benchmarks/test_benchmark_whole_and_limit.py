@@ -44,12 +44,16 @@ def test_this_process_and_its_children_are_found():
     used = processes.usage(os.getpid())
     assert used.user > 0
     assert processes.private_mb(os.getpid()) > 1
-    child = subprocess.Popen(["sleep", "60"], env={**os.environ, "POD_NAME": "ps-1"})
-    try:
+    with subprocess.Popen(
+        ["cat"], env={**os.environ, "POD_NAME": "ps-1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(b"x")
+        assert child.stdout.read(1) == b"x"  # now it surely has its environment
         assert processes.replicas_below(os.getpid()) == {"ps-1": child.pid}
-    finally:
-        child.kill()
-        child.wait()
+        child.stdin.close()
+    assert processes.children(child.pid) == []
 
 
 def test_a_status_is_the_one_that_is_written_next(tmp_path):
