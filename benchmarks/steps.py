@@ -57,11 +57,11 @@ def contestants(data: Path, options: argparse.Namespace) -> tuple[list[Contestan
         "tfleet async": lambda: tfleet("async", units, steps(7000)),
         "tfleet sync": lambda: tfleet("sync", units, steps(4000)),
         "keras fit": lambda: keras_fit(data, 1, units, steps(4000)),
-        "keras fit, 10": lambda: keras_fit(data, 10, units, steps(6000)),
-        "keras fit, 50": lambda: keras_fit(data, 50, units, steps(8000)),
+        "keras fit, 10 steps a call": lambda: keras_fit(data, 10, units, steps(6000)),
+        "keras fit, 50 steps a call": lambda: keras_fit(data, 50, units, steps(8000)),
         "TensorFlow ps, graph mode": lambda: tf_graph_ps(data, units, steps(1000)),
-        "ParameterServerStrategy": lambda: tf2_ps(data, 1, units, steps(600)),
-        "ParameterServerStrategy, 50": lambda: tf2_ps(data, 50, units, steps(1500)),
+        "TensorFlow ParameterServerStrategy": lambda: tf2_ps(data, 1, units, steps(600)),
+        "TensorFlow ParameterServerStrategy, 50 steps a call": lambda: tf2_ps(data, 50, units, steps(1500)),
         "PyTorch DDP": lambda: torch_ddp(data, units, steps(2000)),
     }
     field, missing = [], []

@@ -91,8 +91,9 @@ def test_a_peer_that_is_not_here_is_named_with_the_reason(monkeypatch, tmp_path,
     field, missing = steps.contestants(tmp_path / "digits.npz", options)
     reasons = {row["name"]: row["why"] for row in missing}
     assert "make bench-torch" in reasons["PyTorch DDP"]
-    assert reasons["keras fit, 10"] == "left out by --without"
+    assert reasons["keras fit, 10 steps a call"] == "left out by --without"
     assert len(field) + len(missing) == 9
+    assert {c.name for c in field}.isdisjoint(reasons)
 
 
 def contestant(name: str, batches: int = 1) -> contestants.Contestant:
