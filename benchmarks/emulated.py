@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ SLOTS = 2
 POOL = 4
 """Buffers of a ps."""
 PATIENCE = 60.0
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -222,19 +224,21 @@ def work(index: int, address: str, point: Point, run: RunDir) -> None:
         session.first.call("describe", plan=plan.to_json())
         initialise(session, point)
         session.attach()
-        exchange = strategy(spec.strategy).exchange(session, layout, point.ps)
+        exchange = strategy(spec.strategy).of(spec).exchange(session, layout, spec, OptimizerSpec("adam"))
         random = np.random.default_rng(index)
         gradient = 1e-3 * random.standard_normal(point.parameters, np.float32)
         metrics = np.array([BATCH, BATCH], np.float32)
         step = Step(gradient, np.zeros(0, np.float32), 1.0, metrics, True)
-        take = exchange.pull()
+        leases = deque(exchange.pull().leases)
         while True:
-            if not take.leases:
-                take = exchange.pull()
+            if not leases:
+                leases.extend(exchange.pull().leases)
                 continue
             time.sleep(point.step_ms / 1000)
-            lease = take.leases[0]
-            take = exchange.push(step, 1e-3, BATCH, lease.epoch, lease.batch, lease.batches)
+            lease = leases.popleft()
+            exchange.parameters[:: PAGE // 4].sum()  # a worker reads its parameters: their pages are not the ps's alone
+            take = exchange.push(step, 1e-3, BATCH, lease.epoch, lease.batch, lease.batches, len(leases))
+            leases.extend(take.leases)
 
 
 def initialise(session: Session, point: Point) -> None:

@@ -31,7 +31,7 @@ from tfleet.optimizers import build as build_optimizer
 from tfleet.server.partition import Partition
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import partition_bounds
-from tfleet.strategies.exchange import ALIGNMENT
+from tfleet.strategies.memory import private
 
 PS = 2
 WORKERS = 2
@@ -115,9 +115,7 @@ def gradient(options: argparse.Namespace) -> float:
 
 def aligned(values: np.ndarray) -> np.ndarray:
     """Returns a copy at an address that TensorFlow takes without copying once more, as a worker's exchange does."""
-    spare = np.zeros(len(values) + ALIGNMENT, np.float32)
-    offset = -(spare.ctypes.data // spare.itemsize) % ALIGNMENT
-    copy = spare[offset : offset + len(values)]
+    copy = private(len(values))
     copy[:] = values
     return copy
 

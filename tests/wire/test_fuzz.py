@@ -50,7 +50,15 @@ class Ps:
         self.peers.server._handler = self.replica
         self.job = None
         self.extra = 0
-        values = {"generation": 1, "low": 0, "high": SIZE, "strategy": "async", "batch_size": 4, "decay": []}
+        values = {
+            "generation": 1,
+            "low": 0,
+            "high": SIZE,
+            "strategy": "async",
+            "batch_size": 4,
+            "wire_dtype": "float32",
+            "decay": [],
+        }
         optimizer = {"name": "sgd", "hyper": {}, "weight_decay": 0.0}
         if index == 0:
             spec = JobSpec(task="t", ps=1, workers=1, steps=0)

@@ -37,7 +37,16 @@ class LocalBackend(Backend):
         self._command = command
 
     def plan(self, spec: JobSpec, run_dir: Path, resume: bool = False) -> Plan:
-        """Decides what would be started; see `Backend.plan`."""
+        """Decides what would be started; see `Backend.plan`.
+
+        Raises:
+            WrongInput: for an option of the job that does nothing on one machine.
+        """
+        if spec.wire_dtype != "float32" and spec.shared_memory == "auto" and not spec.tcp:
+            raise WrongInput(
+                f"--wire-dtype {spec.wire_dtype} does nothing on one machine, where gradients go through memory that "
+                "replicas share; leave it out, or add --tcp or --shared-memory never"
+            )
         run = RunDir.at(run_dir)
         return Plan(spec, run.path, resume, tuple(Replicas(spec, run, self._command).all(resume)))
 

@@ -40,6 +40,7 @@ from tfleet.wire.frames import (
     unpack_push,
     unpack_reach,
 )
+from tfleet.wire.halves import Half, decode
 from tfleet.wire.loop import Loop
 from tfleet.wire.memory import NoSharedMemory, adopt
 from tfleet.wire.server import NOTHING, Connection, Handler
@@ -113,6 +114,8 @@ class PsReplica(Handler):
         self._extra = 0
         self._first_sizes = (0, 0)
         self._width = 0
+        self._half: Half | None = None
+        self._decoded: Vector = np.empty(0, np.float32)
         self._told: tuple[memoryview, ...] = ()
         self._waiting: deque[Connection] = deque()
         self._unanswered: dict[Connection, int] = {}
@@ -131,8 +134,8 @@ class PsReplica(Handler):
         """Makes the partition, from scratch or from a commit, which is read in a thread.
 
         Args:
-            values: generation, low, high, optimizer, decay, strategy, batch_size, state, metrics (lengths in
-                ps 0), and restore (number of a commit, or -1).
+            values: generation, low, high, optimizer, decay, strategy, batch_size, wire_dtype, state, metrics (lengths
+                in ps 0), and restore (number of a commit, or -1).
             reply: gets {} once it is there.
         """
         spec = OptimizerSpec.from_json(values["optimizer"])
@@ -151,6 +154,8 @@ class PsReplica(Handler):
         vectors = (partition.parameters, *(partition.slots.values() if chosen.local else ()))
         self._width = len(vectors) * partition.size
         self._told = (partition.state.data, *(vector.data for vector in vectors))
+        self._half = None if values["wire_dtype"] == "float32" else values["wire_dtype"]
+        self._decoded = np.empty(self._width if self._half else 0, np.float32)
         self._first_sizes = (state, int(values["metrics"]))
         self._extra = 4 * sum(self._first_sizes)
 
@@ -162,7 +167,7 @@ class PsReplica(Handler):
                 partition.state[:] = self._store.read_state(manifest)[0]
 
         def ready(_: None = None) -> None:
-            self._pool = BufferPool(4 * self._width + self._extra)
+            self._pool = BufferPool((4 if self._half is None else 2) * self._width + self._extra)
             self.partition = partition
             reply({})
 
@@ -414,9 +419,15 @@ class PsReplica(Handler):
             shared = connection.memory
             return shared.gradient, shared.state, shared.metrics
         assert self.partition is not None
-        vector = np.frombuffer(payload, np.float32)
-        low, high = self._width, self._width + len(self.partition.state)
-        return vector[:low], vector[low:high], vector[high:]
+        split = payload.nbytes - self._extra
+        gradient: Vector = self._decoded
+        if self._half is None:
+            gradient = np.frombuffer(payload[:split], np.float32)
+        else:
+            decode(np.frombuffer(payload[:split], np.uint16), gradient, self._half)
+        rest = np.frombuffer(payload[split:], np.float32)
+        state = len(self.partition.state)
+        return gradient, rest[:state], rest[state:]
 
     def _pull(self, connection: Connection, pull: Push) -> None:
         if self.partition is None:

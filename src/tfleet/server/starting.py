@@ -138,6 +138,7 @@ class Starting:
             "decay": plan.layout.decay_ranges(*bounds),
             "strategy": self._job.spec.strategy,
             "batch_size": plan.batch_size,
+            "wire_dtype": self._job.spec.wire_dtype,
             "state": 0 if index else plan.layout.state_size,
             "metrics": 0 if index else 2 * len(plan.layout.metrics),
             "restore": self._manifest.number if self._manifest else -1,

@@ -201,6 +201,11 @@ class JobSpec(_Section):
         for name, strategy in own.items():
             if self.strategy != strategy and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} does nothing with strategy {self.strategy}: leave it out or use {strategy}")
+        if self.wire_dtype != "float32" and self.strategy == "average":
+            raise ValueError(
+                f"wire_dtype={self.wire_dtype} is for gradients, but under strategy average parameters travel: "
+                "leave it out"
+            )
         if self.overlap == "always" and self.strategy not in OVERLAPPING:
             raise ValueError(
                 f"overlap=always does nothing with strategy {self.strategy}: leave it out or use async or bounded"

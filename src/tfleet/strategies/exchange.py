@@ -14,6 +14,7 @@ from tfleet.spec.layout import Layout, partition_bounds
 from tfleet.strategies.memory import MemoryPlan, private
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import BY_SOCKET, Kind, Order, Push, Take, pack_push, unpack_take
+from tfleet.wire.halves import Packer
 from tfleet.wire.memory import Float32s, NoSharedMemory, create
 
 
@@ -82,6 +83,7 @@ class Exchange(ABC):
         self._outgoing = self._plan.push(memory)
         self._slots = [self._plan.slot(memory, number) for number in range(self._plan.slots)]
         self._views = [self._targets(memory, number) for number in range(self._plan.slots)]
+        self._packers = self._make_packers(spec.wire_dtype)
         self._used = self._into = 0
         self.state, self.parameters = self._slots[0]
 
@@ -135,8 +137,19 @@ class Exchange(ABC):
             for target, source in zip(self._outgoing, (gradient, state, step.metrics), strict=True):
                 np.copyto(target, source)
         for channel, (first, last) in zip(self._peers.others, self._bounds[1:], strict=True):
-            self._send(channel, Kind.PUSH, push, gradient[first:last].data)
-        self._send(self._peers.first, Kind.PUSH, push, gradient[low:high].data, state.data, step.metrics.data)
+            self._send(channel, Kind.PUSH, push, self._packed(channel, gradient[first:last]))
+        packed = self._packed(self._peers.first, gradient[low:high])
+        self._send(self._peers.first, Kind.PUSH, push, packed, state.data, step.metrics.data)
+
+    def _make_packers(self, dtype: str) -> dict[Channel, Packer]:
+        if dtype == "float32":
+            return {}
+        pairs = zip((self._peers.first, *self._peers.others), self._bounds, strict=True)
+        return {c: Packer(dtype, high - low) for c, (low, high) in pairs if c not in self._sharing}  # type: ignore[arg-type]
+
+    def _packed(self, channel: Channel, gradient: Float32s) -> memoryview:
+        packer = self._packers.get(channel)
+        return packer.pack(gradient).data if packer else gradient.data
 
     def _pull_others(self) -> None:
         meta = self._meta()  # anew: it tells the others which step ps 0 has reached
