@@ -116,7 +116,8 @@ class JobSpec(_Section):
     )
     wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
-        description="How gradients travel between machines: float32, or half the bytes, with the error carried over.",
+        description="How gradients travel between machines: float32, or in half the bytes, the error carried over to "
+        "the next; bfloat16 is the faster to make.",
     )
     sparse: Literal["exact", "lazy", "never"] = Field(
         "exact",
