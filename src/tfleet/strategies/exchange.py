@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from tfleet.optimizers.rows import Ids, Matrix
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.layout import Layout, partition_bounds
 from tfleet.wire.client import Channel
@@ -26,11 +28,13 @@ class Step(NamedTuple):
     """What one batch gives. The arrays are read-only views of one result; they stay valid while they are kept.
 
     Attributes:
-        gradient: float32 [N], clipped, of the loss by the parameters.
+        gradient: float32 [N], clipped, of the loss by the parameters; without tables.
         state: float32 [S], what the training call assigned.
         loss: regularisers and `add_loss` included.
         metrics: float32 [2 M], (total, count) of the batch for each of `layout.metrics`.
         finite: whether the loss and every element of the gradient are finite.
+        touched: for each table of the layout the rows that the batch touches: int64, ascending.
+        rows: for each table the gradient of those rows, float32 [n, width].
     """
 
     gradient: Float32s
@@ -38,6 +42,8 @@ class Step(NamedTuple):
     loss: float
     metrics: Float32s
     finite: bool
+    touched: Sequence[Ids] = ()
+    rows: Sequence[Matrix] = ()
 
 
 class Peers(Protocol):
