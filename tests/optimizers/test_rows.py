@@ -78,7 +78,9 @@ def test_the_bits_of_dense_updates(spec):
         table.apply(ids, gradient, step, rate)
         if step in (0, 5, 77, STEPS - 1):
             assert bits(table.parameters) == bits(params)
-            assert {n: bits(s) for n, s in flat_slots(table, step + 1).items()} == {n: bits(s) for n, s in slots.items()}
+            assert {n: bits(s) for n, s in flat_slots(table, step + 1).items()} == {
+                n: bits(s) for n, s in slots.items()
+            }
     assert np.any(params != start())
 
 
@@ -91,7 +93,9 @@ def test_goes_on_from_a_commit_with_equal_bits(spec):
             second.load(first.parameters.reshape(-1).copy(), flat_slots(first, step), step)
         (first if step < 25 else second).apply(*touched(step), step, 0.1)
     assert bits(second.parameters) == bits(whole.parameters)
-    assert {n: bits(s) for n, s in flat_slots(second, 60).items()} == {n: bits(s) for n, s in flat_slots(whole, 60).items()}
+    assert {n: bits(s) for n, s in flat_slots(second, 60).items()} == {
+        n: bits(s) for n, s in flat_slots(whole, 60).items()
+    }
 
 
 @pytest.mark.parametrize("spec", EXACT, ids=str)

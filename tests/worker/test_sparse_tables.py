@@ -64,7 +64,9 @@ def sequential(dtype="int32", optimizer="sgd", **options):
 
 def masked():
     given = keras.Input((LENGTH,), dtype="int32")
-    return compiled(keras.Model(given, layers.Dense(2)(layers.GRU(3)(layers.Embedding(ROWS, WIDTH, mask_zero=True)(given)))))
+    return compiled(
+        keras.Model(given, layers.Dense(2)(layers.GRU(3)(layers.Embedding(ROWS, WIDTH, mask_zero=True)(given))))
+    )
 
 
 def two_tables(dicts):
@@ -234,7 +236,9 @@ class Tied(layers.Layer):
 
 def shared_input():
     a = keras.Input((LENGTH,), dtype="int32")
-    return compiled(keras.Model(a, tail(layers.Add()([layers.Embedding(ROWS, WIDTH)(a), layers.Embedding(ROWS, WIDTH)(a)]))))
+    return compiled(
+        keras.Model(a, tail(layers.Add()([layers.Embedding(ROWS, WIDTH)(a), layers.Embedding(ROWS, WIDTH)(a)])))
+    )
 
 
 def input_is_used():

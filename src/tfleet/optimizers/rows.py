@@ -15,13 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tfleet.optimizers.base import CHUNK, Optimizer, Vector
 from tfleet.optimizers.denormals import FlushDenormals
-
-Ids = NDArray[np.int64]
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+from tfleet.spec.arrays import Ids, Matrix
 
 LOOK_EVERY = 64
 """Multiplications between two looks whether all that is multiplied has reached zero."""
@@ -53,7 +50,8 @@ class RowTable:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and width."""
-        return self.parameters.shape
+        rows, width = self.parameters.shape
+        return rows, width
 
     def load(self, parameters: Vector, slots: Mapping[str, Vector], iteration: int) -> None:
         """Takes over flat vectors that are as a dense update leaves them after `iteration` updates."""

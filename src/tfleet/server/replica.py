@@ -18,7 +18,9 @@ from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.partition import Partition
+from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.layout import Table
 from tfleet.strategies import strategy
 from tfleet.strategies.rule import Rule, Vector
 from tfleet.wire.frames import (
@@ -37,6 +39,7 @@ from tfleet.wire.frames import (
     unpack_reach,
 )
 from tfleet.wire.loop import Loop
+from tfleet.wire.rows import Rows, unpack_rows
 from tfleet.wire.server import NOTHING, Connection, Handler
 
 Reply = Callable[[dict[str, Any]], None]
@@ -101,6 +104,7 @@ class PsReplica(Handler):
         self._rule: Rule | None = None
         self._aggregates = False
         self._pool = BufferPool(0)
+        self._rows = RowPushes([])
         self._extra = 0
         self._waiting: deque[Connection] = deque()
         self._unanswered: dict[Connection, None] = {}
@@ -119,15 +123,16 @@ class PsReplica(Handler):
         """Makes the partition, from scratch or from a commit, which is read in a thread.
 
         Args:
-            values: generation, low, high, optimizer, decay, strategy, batch_size, state, metrics (lengths in
-                ps 0), and restore (number of a commit, or -1).
+            values: generation, low, high, tables (low, rows, width of each), optimizer, decay (of the rest), strategy,
+                batch_size, state, metrics (lengths in ps 0), and restore (number of a commit, or -1).
             reply: gets {} once it is there.
         """
         spec = OptimizerSpec.from_json(values["optimizer"])
         low, high = int(values["low"]), int(values["high"])
         state = int(values["state"])
         decay = [(int(a), int(b)) for a, b in values["decay"]]
-        partition = Partition(low, high, build(spec), decay, state)
+        tables = [Table(*map(int, table)) for table in values["tables"]]
+        partition = Partition(low, high, build(spec), decay, state, tables)
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
         self._aggregates = strategy(str(values["strategy"])).aggregates
@@ -143,6 +148,7 @@ class PsReplica(Handler):
 
         def ready(_: None = None) -> None:
             self._pool = BufferPool(4 * partition.size + self._extra)
+            self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
             reply({})
 
@@ -156,6 +162,7 @@ class PsReplica(Handler):
         member = int(values["member"])
         self._fenced.add(member)
         self._admitted.pop(member, None)
+        self._rows.forget(member)
         if member in self._receiving:
             self._receiving.pop(member).close()  # half a push of a silent worker would keep its buffer
         sequence = self._applied.pop(member, 0)
@@ -237,9 +244,9 @@ class PsReplica(Handler):
         stale = values.get("generation") != self.generation or values.get("member") in self._fenced
         if self.partition is None or not self._initial or stale:
             raise ProtocolError("initial parameters are not expected now")
-        if payload.nbytes != self.partition.parameters.nbytes:
-            raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.size}")
-        self.partition.parameters[:] = np.frombuffer(payload, np.float32)
+        if payload.nbytes != 4 * self.partition.extent:
+            raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.extent}")
+        self.partition.load(np.frombuffer(payload, np.float32), {}, 0)
         reply({})
 
     # Frames.
@@ -248,6 +255,8 @@ class PsReplica(Handler):
         """Bounds the payload; a push waits for a buffer, or for the end of a hold."""
         if header.kind is Kind.PUSH:
             return self._admit_push(connection, header, meta)
+        if header.kind in (Kind.ROWS, Kind.FETCH):
+            return self._admit_rows(connection, header, unpack_rows(meta))
         allowed = 0
         if header.kind is Kind.CALL:
             allowed = self._call_limit(unpack_json(meta))
@@ -261,6 +270,10 @@ class PsReplica(Handler):
             self._push(connection, unpack_push(meta), payload)
         elif header.kind is Kind.PULL:
             self._pull(connection, unpack_push(meta))
+        elif header.kind is Kind.ROWS:
+            self._take_rows(connection, unpack_rows(meta), payload)
+        elif header.kind is Kind.FETCH:
+            self._fetch(connection, unpack_rows(meta), payload)
         elif header.kind is Kind.CALL:
             self._call(connection, unpack_json(meta), payload)
         elif header.kind in (Kind.RESULT, Kind.ERROR) and self.listener:
@@ -277,6 +290,8 @@ class PsReplica(Handler):
         if payload is not None:
             self._pool.give(payload)
             self._receiving = {m: c for m, c in self._receiving.items() if c is not connection}
+            self._loop.call_later(0, self._retry)
+        if self._rows.gone(connection):
             self._loop.call_later(0, self._retry)
         self._unanswered.pop(connection, None)
         if self.listener:
@@ -308,7 +323,37 @@ class PsReplica(Handler):
             return buffer
         return memoryview(bytearray(header.payload))
 
-    def _refused(self, connection: Connection, push: Push) -> bool:
+    def _admit_rows(self, connection: Connection, header: Header, rows: Rows) -> memoryview | None:
+        """Bounds rows; those of a push wait like the push."""
+        ahead = header.kind is Kind.ROWS
+        size = self._rows.size(rows, gradients=ahead)
+        if header.payload != size or self.partition is None:
+            raise ProtocolError(f"rows of {header.payload} bytes instead of {size}")
+        if ahead and not self._refused(connection, rows):
+            held = self._limit is not None and rows.sequence > self._limit.get(rows.member, 0)
+            if held or not self._rows.admit(connection, rows.member):
+                self._waiting.append(connection)
+                return None
+            self._admitted[rows.member] = max(rows.sequence, self._admitted.get(rows.member, 0))
+            self._receiving[rows.member] = connection
+        return memoryview(bytearray(size))
+
+    def _take_rows(self, connection: Connection, rows: Rows, payload: memoryview) -> None:
+        self._receiving.pop(rows.member, None)
+        if not self._refused(connection, rows):  # else its push, which follows, is told so
+            self._rows.came(rows, payload)
+
+    def _fetch(self, connection: Connection, rows: Rows, payload: memoryview) -> None:
+        if self._refused(connection, rows):
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+            return
+        assert self.partition is not None
+        ids = self._rows.ids(rows, payload)
+        found = [table.parameters[some] for table, some in zip(self.partition.tables, ids, strict=True)]
+        take = Take(self.generation, self.partition.iteration, Order.NONE, ())
+        connection.send(Kind.TAKE, pack_take(take), *(matrix.data for matrix in found))
+
+    def _refused(self, connection: Connection, push: Push | Rows) -> bool:
         if push.generation != self.generation or push.member in self._fenced:
             return True
         known = self.listener.knows(connection, push.member) if self.listener else connection.owner == push.member
@@ -317,8 +362,10 @@ class PsReplica(Handler):
     def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
         assert self.partition is not None
         self._receiving.pop(push.member, None)
+        self.partition.stage(self._rows.take(push.member, push.sequence))
         if self._refused(connection, push):
             self._pool.give(payload)
+            self.partition.stage(None)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
             return
         vector = np.frombuffer(payload, np.float32)
@@ -401,7 +448,7 @@ class PsReplica(Handler):
 
     def _call_limit(self, values: dict[str, Any]) -> int:
         if values.get("call") == "set" and self.partition is not None:
-            return 4 * self.partition.size
+            return 4 * self.partition.extent
         return self.listener.payload_limit(values) if self.listener else 0
 
     def _retry(self) -> None:
@@ -420,8 +467,10 @@ class PsReplica(Handler):
         assert self.partition is not None
         low, high, generation = self.partition.low, self.partition.high, self.generation
         parameters, slots, iterations = self.partition.copy()
+        catch_up = self.partition.catch_up()
 
         def write() -> Part:
+            catch_up(slots)
             return self._store.write_part(
                 number, generation, self.index, low, high, parameters, slots, iterations=iterations
             )

@@ -54,9 +54,9 @@ class Table:
         return self.low + self.rows * self.width
 
     def within(self, low: int, high: int) -> Table:
-        """Returns the rows in [low, high), which cuts no row; there may be none."""
-        low, high = max(low, self.low), min(high, self.high)
-        return Table(low, max(0, high - low) // self.width, self.width)
+        """Returns the rows in [low, high), which cuts no row; where there are none, they lie at its nearer end."""
+        first, last = (min(max(bound, low), high) for bound in (self.low, self.high))
+        return Table(first, (last - first) // self.width, self.width)
 
 
 @dataclass(frozen=True)

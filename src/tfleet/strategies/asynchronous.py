@@ -113,6 +113,7 @@ class AsyncExchange(Exchange):
         """See `Exchange.push`; the state travels as a difference."""
         self._sequence += 1
         meta = self._meta(rate, samples, epoch, batch, batches)
+        self._send_rows(step)
         self._send_others(meta, step)
         self._send_first(meta, step, step.state - self.state)
         self._receive_others()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from tfleet.optimizers.rows import Ids, Matrix
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import JobFailed
-from tfleet.spec.layout import Layout, partition_bounds
+from tfleet.spec.layout import Layout
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import Kind, Order, Push, Take, pack_push, unpack_take
+
+if TYPE_CHECKING:
+    from tfleet.strategies.rows import RowExchange
 
 ALIGNMENT = 16
 """Of the parameters, in float32 elements: 64 bytes."""
@@ -70,17 +73,21 @@ class Exchange(ABC):
         state: float32 [S], likewise.
         step: the global step of these parameters, as far as ps 0 has told.
         want: batches that are asked for with each push; 0: no more, this worker leaves.
+        rows: how rows of tables travel; None: there are no tables.
     """
 
     def __init__(self, peers: Peers, layout: Layout, ps: int) -> None:
         # ps 0 sends state and its slice in one payload: they lie side by side here.
+        self.rows: RowExchange | None = None
+        bounds = layout.dense_bounds(ps)
+        layout = layout.dense
         memory = _memory(layout.state_size, layout.parameters)
         self.state: Float32s = memory[: layout.state_size]
         self.parameters: Float32s = memory[layout.state_size :]
         self.step = 0
         self.want = 1
         self._peers = peers
-        self._bounds = partition_bounds(layout.parameters, ps)
+        self._bounds = bounds
         self._sequence = 0
         first_high = layout.state_size + self._bounds[0][1]
         self._first_view = memory[:first_high].data.cast("B")
@@ -113,6 +120,11 @@ class Exchange(ABC):
     def _meta(self, rate: float, samples: int, epoch: int, batch: int, batches: int) -> bytes:
         who = (self._peers.generation, self._peers.member, self._sequence)
         return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=self.want, held=0))
+
+    def _send_rows(self, step: Step) -> None:
+        """Sends what goes ahead of a push."""
+        if self.rows:
+            self.rows.send(self._sequence, step.touched, step.rows)
 
     def _send_others(self, meta: bytes, step: Step) -> None:
         gradient = step.gradient

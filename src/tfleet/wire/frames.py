@@ -43,6 +43,8 @@ class Kind(IntEnum):
     TAKE = 9
     HAVE = 10
     REACH = 11
+    ROWS = 12
+    FETCH = 13
 
 
 class ProtocolError(JobFailed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfleet.data.source import Batch
-from tfleet.optimizers.rows import Ids, Matrix
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.layout import Layout, Variable
 from tfleet.strategies.exchange import Float32s, Step
@@ -195,6 +195,17 @@ class GradientFunction:
         for place, buffer, ids, first in zip(self._places, self._buffers, self._touched, self._firsts, strict=True):
             slices = tf.IndexedSlices(buffer.get(first + len(ids))[first:].copy(), ids)
             roles.trainable[place.position].value.scatter_update(slices)
+
+    def by_variable(self, step: Step) -> Iterator[tuple[Ids | None, np.ndarray[Any, np.dtype[np.float32]]]]:
+        """Yields, for each trainable variable, the rows that a step touched (None: all of it), and their gradient."""
+        sparse = dict(zip(self.layout.sparse, zip(step.touched, step.rows, strict=True), strict=True))
+        low = 0
+        for position, variable in enumerate(self.layout.trainable):
+            if position in sparse:
+                yield sparse[position]
+            else:
+                yield None, step.gradient[low : low + variable.size]
+                low += variable.size
 
     def assign_frozen(self, frozen: Float32s) -> None:
         """Sets the variables that training does not change: float32 [F]."""

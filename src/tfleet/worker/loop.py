@@ -71,7 +71,8 @@ class TrainingLoop:
     def _compute(self, lease: Lease) -> Take:
         built, exchange = self._built, self._exchange
         batch = built.read(built.indices(lease.epoch, lease.batch))
-        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch)
+        fetch = exchange.rows.fetch if exchange.rows else None
+        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch, fetch)
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
         exchange.want = 0 if self._draining.is_set() else 1

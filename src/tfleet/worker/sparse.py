@@ -17,7 +17,7 @@ import numpy as np
 
 from tfleet.data.source import Batch
 from tfleet.optimizers import Optimizer
-from tfleet.optimizers.rows import Ids, Matrix
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import WrongInput
 from tfleet.worker.optimizer_config import Clipping
 

@@ -18,8 +18,8 @@ from tfleet.worker.sparse import Place
 from tfleet.worker.training_call import Roles, Scope, predict_and_loss
 
 Compiled = Callable[..., Sequence[Any]]
-"""Takes tensors: dense parameters, compact tables, state unless it is empty, seeds unless there are none, then the arrays
-of the batch."""
+"""Takes tensors: dense parameters, compact tables, state unless it is empty, seeds unless there are none, then the
+arrays of the batch."""
 
 
 class TableUsed(Exception):
@@ -37,8 +37,8 @@ class TableUsed(Exception):
 class Tracer:
     """Makes functions that differ in nothing but the shapes of the batch, and whether XLA compiles them.
 
-    Each returns one float32 vector: gradient [N] without tables, that of each compact table, state [S], (total, count) of
-    the loss and of each metric, then the loss, and a number that is finite when the gradient is.
+    Each returns one float32 vector: gradient [N] without tables, that of each compact table, state [S], (total, count)
+    of the loss and of each metric, then the loss, and a number that is finite when the gradient is.
 
     Attributes:
         connected: for each trainable variable, whether the loss depends on it; empty before the first trace.
