@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +101,29 @@ def test_cnn_reaches_the_accuracy(tmp_path: Path) -> None:
     assert done.json()["evaluation"]["metrics"]["accuracy"] >= 0.97
 
 
-def test_one_worker_gives_equal_bits_whatever_the_number_of_ps(tmp_path: Path) -> None:
-    for ps, name in ((1, "one"), (3, "three")):
+def test_one_worker_gives_equal_bits_whatever_the_number_of_ps_and_the_way(tmp_path: Path) -> None:
+    """Shared memory with one ps, sockets with three."""
+    for ps, memory, name in ((1, "auto", "one"), (3, "never", "three")):
         done = tfleet(
-            "train", "mnist", "--workers", "1", "--ps", str(ps), "--steps", "200", "--run-dir", str(tmp_path / name)
-        )
+            "train", "mnist", "--workers", "1", "--ps", str(ps), "--steps", "200", "--shared-memory", memory,
+            "--run-dir", str(tmp_path / name),
+        )  # fmt: skip
         assert done.code == 0, done.err
     one, three = parameters(tmp_path / "one"), parameters(tmp_path / "three")
     assert np.array_equal(one.view(np.int32), three.view(np.int32))
+
+
+def test_without_shared_memory_the_job_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    """Files may be as large as a commit needs, but not as what two workers would share with the ps."""
+    run = tmp_path / "run"
+    train = f"{sys.executable} -m tfleet train mnist --steps 300 --param hidden_units=100 --summary-every 0"
+    limited = ["bash", "-c", f"ulimit -f 800; exec {train} --run-dir {run}"]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    status = json.loads((run / "status.json").read_text())
+    told = [note for note in status["notes"] if "through sockets, not shared memory: File too large" in note]
+    assert len(told) == 1, (done.stdout, done.stderr)
+    assert status["step"] == 300
+    assert done.returncode == 0, done.stderr
 
 
 def test_sync_equals_one_worker_with_the_whole_batch(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from wire_peers import TOKEN, Echo, Stepped, address, channel_over, ended, frame
 from tfleet.spec.errors import ExitCode, WrongInput
 from tfleet.wire import client
 from tfleet.wire.client import Channel, ConnectionLost
-from tfleet.wire.frames import Kind, ProtocolError, pack_header
+from tfleet.wire.frames import HEADER, Kind, ProtocolError, pack_header
+from tfleet.wire.inbox import SIZE
 from tfleet.wire.server import BACKLOG_LIMIT, Server
 
 KINDS = ["pair", "unix", "tcp"]
@@ -277,8 +278,10 @@ def test_a_peer_that_never_stops_sending_does_not_keep_others_waiting():
         due = []
         peers.loop.call_later(0, lambda: due.append(len(peers.handler.frames)))
         peers.loop.turn(0)
-        assert sorted(meta for _, meta, _ in peers.handler.frames) == [b"f", b"q"]
-        assert due == [2]
+        metas = [meta for _, meta, _ in peers.handler.frames]
+        assert metas.count(b"q") == 1
+        assert 1 <= metas.count(b"f") <= SIZE // (HEADER.size + 1)  # what one read ahead holds
+        assert due == [len(metas)]
         for _ in range(500):
             assert not ended(flood)  # reads what came back
             peers.step(1)

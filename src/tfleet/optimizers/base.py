@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,22 @@ ONE = np.float32(1.0)
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Numbers below it, where they are not zero, are denormals."""
+
+
+class _Quiet(AbstractContextManager[None]):
+    """Float arithmetic as TensorFlow does it: denormals are zero, and nothing warns."""
+
+    def __init__(self) -> None:
+        self._flush = FlushDenormals()
+        self._errors: Any = {}
+
+    def __enter__(self) -> None:
+        self._flush.__enter__()
+        self._errors = np.seterr(all="ignore")
+
+    def __exit__(self, *_: object) -> None:
+        np.seterr(**self._errors)
+        self._flush.__exit__()
 
 
 class Optimizer(ABC):
@@ -69,7 +86,12 @@ class Optimizer(ABC):
         self.hyper: dict[str, float | bool] = {**self.defaults, **spec.hyper}
         self._decay = np.float32(spec.weight_decay)
         self._scratch = (np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32))
-        self._flush = FlushDenormals()
+        self._environment: AbstractContextManager[None] = _Quiet()
+
+    def keep_thread(self) -> None:
+        """Sets up the calling thread, which will do nothing else with floats, for all updates of this instance."""
+        self._environment.__enter__()
+        self._environment = nullcontext()
 
     @property
     @abstractmethod
@@ -108,7 +130,7 @@ class Optimizer(ABC):
             learning_rate: of this update; rounded to float32.
             decay: ranges [low, high) of `params` to which weight decay applies, as from `Layout.decay_ranges`.
         """
-        with self._flush, np.errstate(all="ignore"):
+        with self._environment:
             rate = np.float32(learning_rate)
             if self._decay:
                 self._apply_decay(params, rate, decay)

@@ -121,6 +121,7 @@ class Coordinator:
         self._calls: Calls = {
             "beat": self._beat,
             "leave": self._leave,
+            "remark": self._remark,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
@@ -298,7 +299,8 @@ class Coordinator:
         if leases and self.training_started is None:
             self.training_started = self.clock()
         stale = pulled or not self.strategy.aggregates or push.step != self.step
-        self._replica.answer(connection, Take(self.generation, self.step, order, tuple(leases)), parameters=stale)
+        take = Take(self.generation, self.step, order, tuple(leases))
+        self._replica.answer(connection, take, push.slot if stale else None)
 
     def _order(self, member: Member) -> Order:
         if self.ending.over:
@@ -310,7 +312,7 @@ class Coordinator:
         return Order.NONE
 
     def _refuse(self, connection: Connection) -> None:
-        self._replica.answer(connection, Take(self.generation, self.step, Order.REJOIN, ()), parameters=False)
+        self._replica.answer(connection, Take(self.generation, self.step, Order.REJOIN, ()), None)
 
     # Members.
 
@@ -330,6 +332,12 @@ class Coordinator:
         call.reply({})
         if call.member and call.member.number in self.members.living:
             self.remove(call.member, "done", str(call.values.get("reason", "")))
+
+    def _remark(self, call: Call) -> None:
+        call.reply({})
+        text = str(call.values["text"])
+        if text not in self.notes:  # every worker of a machine meets the same
+            self.note(text)
 
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""

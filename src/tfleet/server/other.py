@@ -104,7 +104,7 @@ class OtherPs(Process):
             if parts.loop.now() - parts.replica.heard > silence(self.spec.peer_timeout):
                 parts.loop.stop()
 
-        connection = parts.replica.coordinator = parts.server.adopt(channel.detach())
+        connection = parts.replica.coordinator = parts.server.adopt(*channel.detach())
         connection.on_close = lambda _: parts.loop.stop()
         parts.replica.on_over = over
         parts.loop.call_every(LOOK_EVERY, look)

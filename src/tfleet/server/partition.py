@@ -23,6 +23,7 @@ class Partition:
     Attributes:
         low: first parameter.
         high: the one after the last.
+        start: which element of the vector that travels is the first of `parameters`.
         parameters: float32 [size]: what travels as a vector, which is all but the tables.
         slots: the optimizer's of these, each float32 [size].
         tables: the part of each sparse table that is here, perhaps without rows.
@@ -38,6 +39,7 @@ class Partition:
         decay: list[tuple[int, int]],
         state_size: int = 0,
         tables: Sequence[Table] = (),
+        start: int | None = None,
     ) -> None:
         """Makes it with all parameters zero.
 
@@ -48,9 +50,11 @@ class Partition:
             decay: ranges of `parameters` to which weight decay applies.
             state_size: length of the state.
             tables: where the part of each sparse table that is here lies, ascending.
+            start: see the attribute; None: `low`, as where there are no tables.
         """
         self.low = low
         self.high = high
+        self.start = low if start is None else start
         self.iteration = 0
         size = high - low - sum(table.rows * table.width for table in tables)
         self.parameters: Vector = np.zeros(size, np.float32)

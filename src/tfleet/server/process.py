@@ -14,6 +14,7 @@ from tfleet.server.replica import PsReplica
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
+from tfleet.spec.scheduling import prefer_throughput
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.loop import Loop
@@ -47,6 +48,7 @@ class Process:
     """
 
     def __init__(self, index: int, run: RunDir) -> None:
+        prefer_throughput()
         environment = ReplicaEnvironment.from_environ(os.environ)
         self.index = index
         self.run_dir = run
@@ -66,6 +68,7 @@ class Process:
         """Makes what a generation needs."""
         loop = Loop()
         replica = PsReplica(self.index, loop, self.store, self._restarts)
+        replica.owns_thread = True
         return Parts(loop, replica, Server(loop, self._listener, self.token, replica))
 
 

@@ -22,8 +22,10 @@ from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.layout import Table
 from tfleet.strategies import strategy
+from tfleet.strategies.memory import MemoryPlan, Shared
 from tfleet.strategies.rule import Rule, Vector
 from tfleet.wire.frames import (
+    BY_SOCKET,
     Have,
     Header,
     Kind,
@@ -39,6 +41,7 @@ from tfleet.wire.frames import (
     unpack_reach,
 )
 from tfleet.wire.loop import Loop
+from tfleet.wire.memory import NoSharedMemory, adopt
 from tfleet.wire.rows import Rows, unpack_rows
 from tfleet.wire.server import NOTHING, Connection, Handler
 
@@ -88,12 +91,14 @@ class PsReplica(Handler):
         coordinator: the connection to it; None in ps 0, which holds it.
         restarts: how often the backend has started this ps again.
         heard: when the coordinator was last heard of, in the loop's time.
+        owns_thread: whether the loop's thread does nothing with floats but apply updates.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
         self.index = index
         self.restarts = restarts
         self.heard = loop.now()
+        self.owns_thread = False
         self.generation = 0
         self.partition: Partition | None = None
         self.listener: Listener | None = None
@@ -106,8 +111,9 @@ class PsReplica(Handler):
         self._pool = BufferPool(0)
         self._rows = RowPushes([])
         self._extra = 0
+        self._first_sizes = (0, 0)
         self._waiting: deque[Connection] = deque()
-        self._unanswered: dict[Connection, None] = {}
+        self._unanswered: dict[Connection, int] = {}
         self._admitted: dict[int, int] = {}
         self._receiving: dict[int, Connection] = {}
         self._initial = False
@@ -123,8 +129,8 @@ class PsReplica(Handler):
         """Makes the partition, from scratch or from a commit, which is read in a thread.
 
         Args:
-            values: generation, low, high, tables (low, rows, width of each), optimizer, decay (of the rest), strategy,
-                batch_size, state, metrics (lengths in ps 0), and restore (number of a commit, or -1).
+            values: generation, low, high, start, tables (low, rows, width of each), optimizer, decay (of the rest),
+                strategy, batch_size, state, metrics (lengths in ps 0), and restore (number of a commit, or -1).
             reply: gets {} once it is there.
         """
         spec = OptimizerSpec.from_json(values["optimizer"])
@@ -132,12 +138,16 @@ class PsReplica(Handler):
         state = int(values["state"])
         decay = [(int(a), int(b)) for a, b in values["decay"]]
         tables = [Table(*map(int, table)) for table in values["tables"]]
-        partition = Partition(low, high, build(spec), decay, state, tables)
+        optimizer = build(spec)
+        if self.owns_thread:
+            optimizer.keep_thread()
+        partition = Partition(low, high, optimizer, decay, state, tables, start=int(values["start"]))
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
         self._aggregates = strategy(str(values["strategy"])).aggregates
         self._rule = strategy(str(values["strategy"])).rule(partition, int(values["batch_size"]))
-        self._extra = 4 * (state + int(values["metrics"]))
+        self._first_sizes = (state, int(values["metrics"]))
+        self._extra = 4 * sum(self._first_sizes)
 
         def restore() -> None:
             manifest = self._store.get(int(values["restore"]))
@@ -206,8 +216,8 @@ class PsReplica(Handler):
         assert self._rule is not None
         self._rule.reach(step)
         waiting, self._unanswered = self._unanswered, {}
-        for connection in waiting:
-            self._tell(connection, parameters=True)
+        for connection, slot in waiting.items():
+            self._tell(connection, slot)
 
     def written(self, values: dict[str, Any], reply: Reply) -> None:
         """Replies with the written part, or an error, once the thread has ended."""
@@ -239,6 +249,30 @@ class PsReplica(Handler):
         connection.owner = int(values["member"])
         reply({})
 
+    def share(self, connection: Connection, values: dict[str, Any], reply: Reply) -> None:
+        """A worker of this machine is about to hand over memory that its vectors travel through.
+
+        Replies {} at once, and once the descriptor is there {"refused": why not, or empty}.
+        """
+        partition, plan = self.partition, MemoryPlan.from_json(values["plan"])
+        if partition is None or connection.owner is None or plan.parameters < partition.start + partition.size:
+            raise ProtocolError("memory is not expected now")
+        if not self.index and (plan.state, plan.metrics) != self._first_sizes:
+            raise ProtocolError(f"the memory of a worker holds {plan}, ps 0 has another plan")
+
+        def arrived(descriptor: int) -> None:
+            try:
+                memory = adopt(descriptor, plan.size)
+            except NoSharedMemory as error:
+                connection.result({"refused": str(error)})
+                return
+            start = partition.start
+            connection.memory = Shared.of(plan, memory, start, start + partition.size, first=not self.index)
+            connection.result({"refused": ""})
+
+        connection.expect_descriptor(arrived)
+        reply({})
+
     def set(self, values: dict[str, Any], payload: memoryview, reply: Reply) -> None:
         """Takes initial parameters: this partition's slice; refused from who is out, and after the first cut."""
         stale = values.get("generation") != self.generation or values.get("member") in self._fenced
@@ -267,7 +301,7 @@ class PsReplica(Handler):
     def frame(self, connection: Connection, header: Header, meta: bytearray, payload: memoryview) -> None:
         """Acts on a frame."""
         if header.kind is Kind.PUSH:
-            self._push(connection, unpack_push(meta), payload)
+            self._push(connection, connection.asked, payload)
         elif header.kind is Kind.PULL:
             self._pull(connection, unpack_push(meta))
         elif header.kind is Kind.ROWS:
@@ -297,24 +331,35 @@ class PsReplica(Handler):
         if self.listener:
             self.listener.gone(connection)
 
-    def answer(self, connection: Connection, take: Take, *, parameters: bool) -> None:
-        """Sends a TAKE, with or without the partition's parameters and state."""
-        assert self.partition is not None
-        if parameters:
-            views = (self.partition.state.data, self.partition.parameters.data)
-            connection.send(Kind.TAKE, pack_take(take), *views)
-        else:
-            connection.send(Kind.TAKE, pack_take(take))
+    def answer(self, connection: Connection, take: Take, slot: int | None) -> None:
+        """Sends a TAKE.
+
+        Args:
+            connection: of the worker.
+            take: what it is told.
+            slot: of the push or pull that is answered: there parameters and state go. None: they do not go at all.
+        """
+        partition = self.partition
+        assert partition is not None
+        views: tuple[memoryview, ...] = ()
+        if slot == BY_SOCKET:
+            views = (partition.state.data, partition.parameters.data)
+        elif slot is not None:
+            target = connection.memory.slots[slot]
+            np.copyto(target.parameters, partition.parameters)
+            np.copyto(target.state, partition.state)
+        connection.send(Kind.TAKE, pack_take(take), *views)
 
     def _admit_push(self, connection: Connection, header: Header, meta: bytearray) -> memoryview | None:
-        push = unpack_push(meta)
-        if header.payload != self._pool.size or self.partition is None:
+        push = connection.asked = unpack_push(meta)
+        shared = self._shared(connection, push)
+        if header.payload != (0 if shared else self._pool.size) or self.partition is None:
             raise ProtocolError(f"a push of {header.payload} bytes, this partition takes {self._pool.size}")
         if not self._refused(connection, push):
             if self._limit is not None and push.sequence > self._limit.get(push.member, 0):
                 self._waiting.append(connection)
                 return None
-            buffer = self._pool.take()
+            buffer = NOTHING if shared else self._pool.take()
             if buffer is None:
                 self._waiting.append(connection)
                 return None
@@ -322,6 +367,14 @@ class PsReplica(Handler):
             self._receiving[push.member] = connection
             return buffer
         return memoryview(bytearray(header.payload))
+
+    def _shared(self, connection: Connection, push: Push) -> bool:
+        """Whether vectors travel through memory that this worker shares."""
+        if push.slot == BY_SOCKET:
+            return False
+        if connection.memory is None or push.slot >= len(connection.memory.slots):
+            raise ProtocolError(f"slot {push.slot} of a memory that is not shared")
+        return True
 
     def _admit_rows(self, connection: Connection, header: Header, rows: Rows) -> memoryview | None:
         """Bounds rows; those of a push wait like the push."""
@@ -345,7 +398,7 @@ class PsReplica(Handler):
 
     def _fetch(self, connection: Connection, rows: Rows, payload: memoryview) -> None:
         if self._refused(connection, rows):
-            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
             return
         assert self.partition is not None
         ids = self._rows.ids(rows, payload)
@@ -366,37 +419,47 @@ class PsReplica(Handler):
         if self._refused(connection, push):
             self._pool.give(payload)
             self.partition.stage(None)
-            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
             return
-        vector = np.frombuffer(payload, np.float32)
-        size, state = self.partition.size, len(self.partition.state)
+        gradient, state, metrics = self._vectors(connection, push, payload)
         if push.sequence > self._applied.get(push.member, 0):
             assert self._rule is not None
-            self._rule.take(push, vector[:size], vector[size : size + state])
+            self._rule.take(push, gradient, state)
             self._applied[push.member] = push.sequence
-        metrics = vector[size + state :].copy() if self.listener else vector[:0]
+        metrics = metrics.copy()
         self._pool.give(payload)
         if self.listener:
             self.listener.pushed(connection, push, metrics)
         elif self._aggregates:
             self._arrived(connection, push)
         else:
-            self._tell(connection, parameters=True)
+            self._tell(connection, push.slot)
         self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()
 
+    def _vectors(self, connection: Connection, push: Push, payload: memoryview) -> tuple[Vector, Vector, Vector]:
+        """Returns gradient, state and metrics of a push: views that are valid until it is answered."""
+        if push.slot != BY_SOCKET:
+            shared = connection.memory
+            return shared.gradient, shared.state, shared.metrics
+        assert self.partition is not None
+        vector = np.frombuffer(payload, np.float32)
+        low, high = self.partition.size, self.partition.size + len(self.partition.state)
+        return vector[:low], vector[low:high], vector[high:]
+
     def _pull(self, connection: Connection, pull: Push) -> None:
         if self.partition is None:
             raise ProtocolError("a pull before the parameters exist")
+        self._shared(connection, pull)
         if self._refused(connection, pull):
-            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), parameters=False)
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
         elif self.listener:
             self.listener.pulled(connection, pull)
         else:
             self._settle(connection)
             self.reach(pull.step)
-            self._tell(connection, parameters=True)
+            self._tell(connection, pull.slot)
 
     def _arrived(self, connection: Connection, push: Push) -> None:
         """A push of a step that ps 0 completes: ps 0 hears that it is here, the worker hears once the step is done.
@@ -408,18 +471,18 @@ class PsReplica(Handler):
         self.coordinator.send(Kind.HAVE, pack_have(Have(push.member, push.sequence)))
         self._settle(connection)
         if push.step < self.partition.iteration:
-            self._tell(connection, parameters=True)
+            self._tell(connection, push.slot)
         else:
-            self._unanswered[connection] = None
+            self._unanswered[connection] = push.slot
 
     def _settle(self, connection: Connection) -> None:
         if connection in self._unanswered:
             del self._unanswered[connection]
-            self._tell(connection, parameters=False)
+            self._tell(connection, None)
 
-    def _tell(self, connection: Connection, *, parameters: bool) -> None:
+    def _tell(self, connection: Connection, slot: int | None) -> None:
         assert self.partition is not None
-        self.answer(connection, Take(self.generation, self.partition.iteration, Order.NONE, ()), parameters=parameters)
+        self.answer(connection, Take(self.generation, self.partition.iteration, Order.NONE, ()), slot)
 
     def _call(self, connection: Connection, values: dict[str, Any], payload: memoryview) -> None:
         def reply(result: dict[str, Any]) -> None:
@@ -435,6 +498,8 @@ class PsReplica(Handler):
                 getattr(self, name)(values, reply)
             elif name == "set":
                 self.set(values, payload, reply)
+            elif name == "share":
+                self.share(connection, values, reply)
             elif name == "attach" and not self.listener:
                 self.attach(connection, values, reply)
             elif self.listener:

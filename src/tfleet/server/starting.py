@@ -135,6 +135,7 @@ class Starting:
             "generation": self._job.generation,
             "low": low,
             "high": high,
+            "start": layout.dense_bounds(ps)[index][0],
             "tables": [[table.low, table.rows, table.width] for table in tables],
             "optimizer": plan.optimizer,
             "decay": layout.dense.decay_ranges(*layout.dense_bounds(ps)[index]),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
-from tfleet.wire.frames import Lease, Push, Take
+from tfleet.wire.frames import Lease, Order, Push, Take
 
 
 class AsyncLedger(Ledger):
@@ -107,17 +108,45 @@ class ApplyAtOnce(Rule):
 
 
 class AsyncExchange(Exchange):
-    """Pushes to all partitions at once, ps 0 last, and takes what they answer."""
+    """Pushes to all partitions at once, ps 0 last, and takes what they answer.
 
-    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
+    Where the job overlaps, the answer to a push is only taken when the next gradient is there: so a batch is computed
+    on parameters that lack this worker's own last update, and every process has something to do meanwhile. The
+    gradient of a push stays where it is until everybody has answered.
+    """
+
+    def __init__(self, peers: Peers, layout: Layout, spec: JobSpec) -> None:
+        super().__init__(peers, layout, spec)
+        self._under_way = False
+
+    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int, held: int) -> Take:
         """See `Exchange.push`; the state travels as a difference."""
+        state = step.state - self.state
+        before = self._settled() if self._under_way else None
+        leases = before.leases if before else ()
+        held += len(leases)
+        if before and before.order is Order.OVER:
+            return before
+        if before and before.order is not Order.NONE:
+            self.want = False
         self._sequence += 1
-        meta = self._meta(rate, samples, epoch, batch, batches)
-        self._send_rows(step)
-        self._send_others(meta, step)
-        self._send_first(meta, step, step.state - self.state)
+        self._into = (self._used + 1) % self._plan.slots
+        self._send_all(self._meta(rate, samples, epoch, batch, batches, held), step, state)
+        self._under_way = True
+        if held and self._plan.slots > 1 and self.want:
+            return before or Take(self._peers.generation, self.step, Order.NONE, ())
+        after = self._settled()
+        order = before.order if before and before.order is not Order.NONE else after.order
+        return Take(after.generation, after.step, order, leases + after.leases)
+
+    def _settled(self) -> Take:
+        """Takes the answers to the push that is under way; what they bring is computed with next."""
         self._receive_others()
-        return self._receive_first()
+        take = self._receive_first()
+        self._under_way = False
+        self._used = self._into
+        self.state, self.parameters = self._slots[self._used]
+        return take
 
 
 class Async(Strategy):
@@ -134,6 +163,6 @@ class Async(Strategy):
         """See `Strategy.rule`."""
         return ApplyAtOnce(partition)
 
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
         """See `Strategy.exchange`."""
-        return AsyncExchange(peers, layout, ps)
+        return AsyncExchange(peers, layout, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.exchange import Exchange, Peers
 from tfleet.strategies.ledger import Ledger
@@ -44,11 +45,11 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
-        """Makes a worker's side.
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+        """Makes a worker's side; blocks for a round trip to each ps of the same machine.
 
         Args:
             peers: its connections.
             layout: of the model.
-            ps: number of partitions.
+            spec: of the job.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -10,17 +11,15 @@ import numpy as np
 
 from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import JobFailed
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
+from tfleet.strategies.memory import MemoryPlan, private
 from tfleet.wire.client import Channel
-from tfleet.wire.frames import Kind, Order, Push, Take, pack_push, unpack_take
+from tfleet.wire.frames import BY_SOCKET, Kind, Order, Push, Take, pack_push, unpack_take
+from tfleet.wire.memory import Float32s, NoSharedMemory, create
 
 if TYPE_CHECKING:
     from tfleet.strategies.rows import RowExchange
-
-ALIGNMENT = 16
-"""Of the parameters, in float32 elements: 64 bytes."""
-
-Float32s = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 class Rejoin(Exception):
@@ -68,40 +67,46 @@ class Peers(Protocol):
 class Exchange(ABC):
     """Parameters and state of one worker, and the way they are brought up to date.
 
+    Between a ps and a worker of one machine vectors travel through memory that both see, and frames only tell when;
+    otherwise they are payloads.
+
     Attributes:
-        parameters: float32 [N], overwritten by `pull` and `push`.
+        parameters: float32 [N], what the next gradient is to be computed from; `pull` and `push` renew it.
         state: float32 [S], likewise.
         step: the global step of these parameters, as far as ps 0 has told.
-        want: batches that are asked for with each push; 0: no more, this worker leaves.
+        want: whether this worker goes on; else it is given no more batches.
+        remark: why memory is not shared with a ps of this machine, or empty.
         rows: how rows of tables travel; None: there are no tables.
     """
 
-    def __init__(self, peers: Peers, layout: Layout, ps: int) -> None:
-        # ps 0 sends state and its slice in one payload: they lie side by side here.
+    def __init__(self, peers: Peers, layout: Layout, spec: JobSpec) -> None:
         self.rows: RowExchange | None = None
-        bounds = layout.dense_bounds(ps)
-        layout = layout.dense
-        memory = _memory(layout.state_size, layout.parameters)
-        self.state: Float32s = memory[: layout.state_size]
-        self.parameters: Float32s = memory[layout.state_size :]
         self.step = 0
-        self.want = 1
+        self.want = True
+        self.remark = ""
         self._peers = peers
-        self._bounds = bounds
+        self._bounds = layout.dense_bounds(spec.ps)
         self._sequence = 0
-        first_high = layout.state_size + self._bounds[0][1]
-        self._first_view = memory[:first_high].data.cast("B")
-        self._views = [self.parameters[low:high].data.cast("B") for low, high in self._bounds]
+        # Rows of tables are asked for when nothing is under way.
+        slots = 2 if spec.overlaps and not layout.sparse else 1
+        self._plan = MemoryPlan(layout.state_size, layout.dense.parameters, 2 * len(layout.metrics), slots)
+        self._sharing: set[Channel] = set()
+        memory = self._memory(spec.shared_memory == "auto")
+        self._outgoing = self._plan.push(memory)
+        self._slots = [self._plan.slot(memory, number) for number in range(self._plan.slots)]
+        self._views = [self._targets(memory, number) for number in range(self._plan.slots)]
+        self._used = self._into = 0
+        self.state, self.parameters = self._slots[0]
 
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
-        self._peers.first.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
+        self._send(self._peers.first, Kind.PULL, self._meta(held=0))
         take = self._receive_first()
         self._pull_others()
         return take
 
     @abstractmethod
-    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
+    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int, held: int) -> Take:
         """Pushes one gradient, and gets new parameters and a lease or an order; blocks.
 
         Args:
@@ -111,51 +116,84 @@ class Exchange(ABC):
             epoch: of the batch.
             batch: its number within the epoch.
             batches: that make up its global step.
+            held: leases that this worker has besides; with none it waits for what ps 0 has for it.
 
         Raises:
             Rejoin: when this worker is out of the job.
             ConnectionLost: when a ps is gone.
         """
 
-    def _meta(self, rate: float, samples: int, epoch: int, batch: int, batches: int) -> bytes:
+    def _meta(
+        self, rate: float = 0.0, samples: int = 0, epoch: int = 0, batch: int = 0, batches: int = 0, held: int = 0
+    ) -> Push:
         who = (self._peers.generation, self._peers.member, self._sequence)
-        return pack_push(Push(*who, rate, samples, self.step, epoch, batch, batches, want=self.want, held=0))
+        want = max(0, self._plan.slots - held) if self.want else 0
+        return Push(*who, rate, samples, self.step, epoch, batch, batches, want, held, self._into)
 
-    def _send_rows(self, step: Step) -> None:
-        """Sends what goes ahead of a push."""
+    def _send(self, channel: Channel, kind: Kind, push: Push, *payload: memoryview) -> None:
+        if channel in self._sharing:
+            channel.send(kind, pack_push(push))
+        else:
+            channel.send(kind, pack_push(push._replace(slot=BY_SOCKET)), *payload)
+
+    def _send_all(self, push: Push, step: Step, state: Float32s) -> None:
+        """Sends one push to everybody, ps 0 last."""
         if self.rows:
-            self.rows.send(self._sequence, step.touched, step.rows)
-
-    def _send_others(self, meta: bytes, step: Step) -> None:
-        gradient = step.gradient
-        for channel, (low, high) in zip(self._peers.others, self._bounds[1:], strict=True):
-            channel.send(Kind.PUSH, meta, gradient[low:high].data)
-
-    def _send_first(self, meta: bytes, step: Step, state: Float32s) -> None:
-        low, high = self._bounds[0]
-        self._peers.first.send(Kind.PUSH, meta, step.gradient[low:high].data, state.data, step.metrics.data)
+            self.rows.send(push.sequence, step.touched, step.rows)
+        gradient, (low, high) = step.gradient, self._bounds[0]
+        if self._sharing:
+            for target, source in zip(self._outgoing, (gradient, state, step.metrics), strict=True):
+                np.copyto(target, source)
+        for channel, (first, last) in zip(self._peers.others, self._bounds[1:], strict=True):
+            self._send(channel, Kind.PUSH, push, gradient[first:last].data)
+        self._send(self._peers.first, Kind.PUSH, push, gradient[low:high].data, state.data, step.metrics.data)
 
     def _pull_others(self) -> None:
-        meta = self._meta(0.0, 0, 0, 0, 0)  # anew: it tells the others which step ps 0 has reached
+        meta = self._meta()  # anew: it tells the others which step ps 0 has reached
         for channel in self._peers.others:
-            channel.send(Kind.PULL, meta)
+            self._send(channel, Kind.PULL, meta)
         self._receive_others()
 
     def _receive_others(self) -> None:
-        for channel, view in zip(self._peers.others, self._views[1:], strict=True):
+        for channel, view in zip(self._peers.others, self._views[self._into][1:], strict=True):
             taken(channel, view)
 
     def _receive_first(self) -> Take:
-        take = taken(self._peers.first, self._first_view)
+        take = taken(self._peers.first, self._views[self._into][0])
         self.step = take.step
         return take
 
+    def _memory(self, share: bool) -> Float32s:
+        """Makes the memory of this worker, shared with every ps that is on the same machine and lets us."""
+        local = [c for c in (self._peers.first, *self._peers.others) if c.local] if share else []
+        if not local:
+            return private(self._plan.size)
+        try:
+            descriptor, memory = create(self._plan.size)
+        except NoSharedMemory as error:
+            self.remark = f"gradients and parameters go through sockets, not shared memory: {error}"
+            return private(self._plan.size)
+        try:
+            for channel in local:
+                self._share(channel, descriptor)
+        finally:
+            os.close(descriptor)
+        return memory
 
-def _memory(state: int, parameters: int) -> Float32s:
-    """Returns zeros for state and parameters, the latter aligned so that TensorFlow takes them without a copy."""
-    spare = np.zeros(state + parameters + ALIGNMENT, np.float32)
-    offset = -(spare.ctypes.data // 4 + state) % ALIGNMENT
-    return spare[offset : offset + state + parameters]
+    def _share(self, channel: Channel, descriptor: int) -> None:
+        channel.call("share", plan=self._plan.to_json())
+        channel.send_descriptor(descriptor)
+        refused = channel.result(channel.receive())["refused"]
+        if refused:
+            self.remark = f"gradients and parameters go through sockets, not shared memory: {refused}"
+        else:
+            self._sharing.add(channel)
+
+    def _targets(self, memory: Float32s, number: int) -> list[memoryview]:
+        """Returns where the payloads of each ps go; that of ps 0 holds the state too."""
+        whole, state = self._plan.whole(memory, number), self._plan.state
+        bounds = [(low + state, high + state) for low, high in self._bounds]
+        return [whole[low:high].data.cast("B") for low, high in [(0, bounds[0][1]), *bounds[1:]]]
 
 
 def taken(channel: Channel, view: memoryview | None) -> Take:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step, taken
@@ -203,16 +204,14 @@ class SyncExchange(Exchange):
     once, the last of a step with parameters, so answers may be owed while this worker has more batches of one step.
     """
 
-    def __init__(self, peers: Peers, layout: Layout, ps: int) -> None:
-        super().__init__(peers, layout, ps)
+    def __init__(self, peers: Peers, layout: Layout, spec: JobSpec) -> None:
+        super().__init__(peers, layout, spec)
         self._owed = 0
 
-    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int) -> Take:
+    def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int, held: int) -> Take:
         """See `Exchange.push`; the state travels as it is."""
         self._sequence += 1
-        meta = self._meta(rate, samples, epoch, batch, batches)
-        self._send_others(meta, step)
-        self._send_first(meta, step, step.state)
+        self._send_all(self._meta(rate, samples, epoch, batch, batches, held), step, step.state)
         self._owed += 1
         before = self.step
         take = self._receive_first()
@@ -227,11 +226,11 @@ class SyncExchange(Exchange):
     def _receive_others(self) -> None:
         """Takes what is owed: the parameters of the present step, from every other ps."""
         owed, self._owed = self._owed, 0
-        for channel, view in zip(self._peers.others, self._views[1:], strict=True):
+        for channel, view in zip(self._peers.others, self._views[0][1:], strict=True):
             for _ in range(owed):
                 take = taken(channel, view)
             if take.step < self.step:  # answered when an earlier step was done, for which ps 0 had no lease for us
-                channel.send(Kind.PULL, self._meta(0.0, 0, 0, 0, 0))
+                self._send(channel, Kind.PULL, self._meta())
                 taken(channel, view)
 
 
@@ -249,6 +248,6 @@ class Sync(Strategy):
         """See `Strategy.rule`."""
         return ApplyTogether(partition, batch_size)
 
-    def exchange(self, peers: Peers, layout: Layout, ps: int) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
         """See `Strategy.exchange`."""
-        return SyncExchange(peers, layout, ps)
+        return SyncExchange(peers, layout, spec)

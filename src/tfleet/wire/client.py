@@ -22,6 +22,7 @@ from tfleet.wire.frames import (
     unpack_header,
     unpack_json,
 )
+from tfleet.wire.inbox import Inbox
 
 Buffer = bytes | bytearray | memoryview
 TRY = 5.0
@@ -56,6 +57,23 @@ class Channel:
         self._sock = sock
         self._peer = peer
         self._header = bytearray(HEADER.size)
+        self._inbox = Inbox()
+
+    @property
+    def local(self) -> bool:
+        """Whether the peer is on this machine and can be handed file descriptors."""
+        return self._sock.family == socket.AF_UNIX
+
+    def send_descriptor(self, fd: int) -> None:
+        """Hands a file descriptor to the peer, which must expect it.
+
+        Raises:
+            ConnectionLost: when the peer is gone.
+        """
+        try:
+            socket.send_fds(self._sock, [b"f"], [fd])
+        except OSError as error:
+            raise self._lost(error) from None
 
     def send(self, kind: Kind, meta: Buffer = b"", *payload: Buffer) -> None:
         """Sends one frame; blocks until the system has taken all of it.
@@ -123,9 +141,9 @@ class Channel:
         """Limits how long `send` and `receive` block without progress; None: for ever."""
         self._sock.settimeout(seconds)
 
-    def detach(self) -> socket.socket:
-        """Gives the socket away; the channel is not used any more."""
-        return self._sock
+    def detach(self) -> tuple[socket.socket, Inbox]:
+        """Gives the socket away, with what was read ahead from it; the channel is not used any more."""
+        return self._sock, self._inbox
 
     def abort(self) -> None:
         """Makes a thread that blocks in `send` or `receive` raise `ConnectionLost`; never raises, for any thread."""
@@ -140,10 +158,9 @@ class Channel:
     def _fill(self, view: memoryview) -> None:
         try:
             while view:
-                count = self._sock.recv_into(view)
-                if not count:
+                view = self._inbox.fill(view, self._sock.recv_into)
+                if self._inbox.ended:
                     raise ConnectionLost(f"{self._peer} closed the connection")
-                view = view[count:]
         except OSError as error:
             raise self._lost(error) from None
 

@@ -24,6 +24,7 @@ from tfleet.wire.frames import (
     pack_json,
     unpack_header,
 )
+from tfleet.wire.inbox import Inbox
 from tfleet.wire.loop import Loop
 
 SILENT_SECONDS = 5.0
@@ -64,11 +65,17 @@ class Connection:
 
     Attributes:
         owner: whatever the handler wants to remember of the peer.
+        memory: likewise, of memory that it shares with the peer.
+        asked: likewise, of the frame that it was asked to admit.
         proven: whether the peer has proven the token.
     """
 
-    def __init__(self, loop: Loop, sock: socket.socket, handler: Handler, proven: bool) -> None:
+    def __init__(
+        self, loop: Loop, sock: socket.socket, handler: Handler, proven: bool, inbox: Inbox | None = None
+    ) -> None:
         self.owner: Any = None
+        self.memory: Any = None
+        self.asked: Any = None
         self.proven = proven
         self.closed = False
         self._loop = loop
@@ -80,11 +87,19 @@ class Connection:
         self._payload: memoryview | None = None
         self._head_bytes = bytearray(HEADER.size)
         self._target = memoryview(self._head_bytes)
+        self._inbox = inbox or Inbox()
+        self._on_descriptor: Callable[[int], None] | None = None
         self._paused = False
         self.on_unproven: Callable[[Connection, Header, bytearray], None] | None = None
         self.on_close: Callable[[Connection], None] | None = None
         sock.setblocking(False)
         self._watch()
+        if self._inbox.full:
+            loop.call_later(0, self._read_ahead)
+
+    def expect_descriptor(self, callback: Callable[[int], None]) -> None:
+        """Takes the next thing that the peer sends for a file descriptor, and hands it to `callback`."""
+        self._on_descriptor = callback
 
     def send(self, kind: Kind, meta: bytes = b"", *payload: memoryview) -> None:
         """Sends a frame; what the system does not take now is kept by reference and sent later.
@@ -121,6 +136,7 @@ class Connection:
             self._guard(self._admit)
             if not self.closed:
                 self._watch()
+                self._read_ahead()
 
     def close(self) -> None:
         """Closes the connection and tells the handler; the second time nothing happens."""
@@ -144,6 +160,7 @@ class Connection:
         self._header = self._meta = self._payload = None  # who remembers the connection keeps no buffers by it
         self._target = NOTHING
         self._queue.clear()
+        self.memory = None
 
     def _watch(self) -> None:
         events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)
@@ -163,26 +180,44 @@ class Connection:
             self.close()
 
     def _read(self) -> None:
-        # At most one frame at a time, so that a peer that never stops sending does not keep the others waiting.
-        while self._receive():
+        # At most what was read at once, so that a peer that never stops sending does not keep the others waiting.
+        delivered = False
+        while self._receive(only_ahead=delivered):
             self._advance()
-            if self.closed or self._paused or self._header is None:
+            if self.closed or self._paused:
                 return
+            delivered = delivered or self._header is None
 
-    def _receive(self) -> bool:
+    def _read_ahead(self) -> None:
+        if self._inbox.full and not self._paused and not self.closed:
+            self._guard(self._read)
+
+    def _receive(self, *, only_ahead: bool) -> bool:
         try:
+            if self._on_descriptor:
+                self._take_descriptor()
+                return False
             while self._target:
-                count = self._sock.recv_into(self._target)
-                if not count:
+                if only_ahead and not self._inbox.full:
+                    return False
+                self._target = self._inbox.fill(self._target, self._sock.recv_into)
+                if self._inbox.ended:
                     self.close()
                     return False
-                self._target = self._target[count:]
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
             self.close()
             return False
         return True
+
+    def _take_descriptor(self) -> None:
+        _, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1)
+        callback, self._on_descriptor = self._on_descriptor, None
+        if callback and descriptors:
+            callback(descriptors[0])
+        else:
+            self.close()
 
     def _advance(self) -> None:
         if self._header is None:
@@ -270,9 +305,9 @@ class Server:
             connection.drop()
         self._open.clear()
 
-    def adopt(self, sock: socket.socket) -> Connection:
-        """Takes a socket that was connected and authenticated elsewhere."""
-        connection = Connection(self._loop, sock, self._handler, proven=True)
+    def adopt(self, sock: socket.socket, inbox: Inbox | None = None) -> Connection:
+        """Takes a socket that was connected and authenticated elsewhere, with what was read ahead from it."""
+        connection = Connection(self._loop, sock, self._handler, proven=True, inbox=inbox)
         self._open.add(connection)
         return connection
 

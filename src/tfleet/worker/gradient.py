@@ -14,7 +14,8 @@ from tfleet.data.source import Batch
 from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.layout import Layout, Variable
-from tfleet.strategies.exchange import Float32s, Step
+from tfleet.strategies.exchange import Step
+from tfleet.wire.memory import Float32s
 from tfleet.worker.metric_totals import mean_metrics
 from tfleet.worker.model_check import check_model, in_short
 from tfleet.worker.optimizer_config import Clipping
@@ -142,7 +143,7 @@ class GradientFunction:
             arrays = [state, *arrays]
         tables = self._rows(firsts, full, fetch)
         try:
-            (result,) = compiled(_shared(parameters), *map(_shared, tables), *map(tf.convert_to_tensor, arrays))
+            (result,) = compiled(*map(_shared, (parameters, *tables, *arrays)))
             values = np.frombuffer(memoryview(result), np.float32)
         except tf.errors.ResourceExhaustedError as error:
             raise JobFailed(
@@ -293,14 +294,17 @@ def _assign(variables: Sequence[Any], values: Float32s) -> None:
         offset += size
 
 
-def _shared(vector: Float32s | Matrix) -> tf.Tensor:
-    """Returns `vector` as a tensor of the same memory where that is allowed, else as a copy (22 us for 318 kB).
+def _shared(array: np.ndarray) -> tf.Tensor:
+    """Returns `array` as a tensor of the same memory where that is allowed, else as a copy (22 us for 318 kB).
 
-    The function has returned before the caller can change `vector`, and never hands its own arguments out.
+    The function has returned before the caller can change `array`, and never hands its own arguments out.
     """
-    if vector.ctypes.data % ALIGNMENT or not vector.flags.writeable or not vector.size:
-        return tf.convert_to_tensor(vector)
-    return tf.experimental.dlpack.from_dlpack(vector.__dlpack__())
+    flags = array.flags
+    if not array.size:
+        return tf.convert_to_tensor(array)
+    if array.dtype.kind not in "fiu" or not (flags.writeable and flags.c_contiguous) or array.ctypes.data % ALIGNMENT:
+        return tf.convert_to_tensor(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _flat(variables: Sequence[Any]) -> Float32s:

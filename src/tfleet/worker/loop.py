@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import numpy as np
 
@@ -55,9 +56,9 @@ class TrainingLoop:
         """
         take = self._exchange.pull()
         while take.order is not Order.OVER:
-            if take.leases:
-                take = self._compute(take.leases[0])
-                continue
+            take = self._train(take)
+            if take.order is Order.OVER:
+                break
             if self._draining.is_set():
                 self._session.first.call("leave", reason="")
                 return ExitCode.INTERRUPTED
@@ -68,17 +69,27 @@ class TrainingLoop:
             take = self._exchange.pull()
         return int(self._session.outcome().get("exit_code", ExitCode.FAILED))
 
-    def _compute(self, lease: Lease) -> Take:
+    def _train(self, take: Take) -> Take:
+        """Computes batches until there are no more leases, or the job is over; returns the last order among it all."""
+        leases, order = deque(take.leases), take.order
+        while leases and order is not Order.OVER:
+            self._exchange.want = order is Order.NONE and not self._draining.is_set()
+            take = self._compute(leases.popleft(), len(leases))
+            leases.extend(take.leases)
+            order = take.order if order is Order.NONE else order
+        self._exchange.want = not self._draining.is_set()
+        return take._replace(order=order)
+
+    def _compute(self, lease: Lease, held: int) -> Take:
         built, exchange = self._built, self._exchange
         batch = built.read(built.indices(lease.epoch, lease.batch))
         fetch = exchange.rows.fetch if exchange.rows else None
         step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch, fetch)
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
-        exchange.want = 0 if self._draining.is_set() else 1
         rate = built.optimizer.learning_rate(exchange.step)
         self._recorder.step(exchange, step, batch, rate)
-        return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches)
+        return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
 
     def _evaluate(self) -> None:
         asked, _ = self._session.first.call("evaluation")

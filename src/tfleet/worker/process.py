@@ -17,6 +17,7 @@ from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
 from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir, outcome_of
+from tfleet.spec.scheduling import prefer_throughput
 from tfleet.strategies import strategy
 from tfleet.strategies.exchange import Rejoin
 from tfleet.strategies.rows import RowExchange
@@ -68,6 +69,7 @@ class WorkerProcess:
         """Blocks until the job is over; returns the exit code."""
         signal.signal(signal.SIGTERM, lambda *_: self._terminated())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        prefer_throughput()
         watch_lifeline(self._orphaned)
         end = time.monotonic() + self._spec.join_timeout
         try:
@@ -145,9 +147,11 @@ class WorkerProcess:
         session.first.call("describe", plan=built.plan.to_json())
         resumed = self._start(session, built)
         session.attach()
-        exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec.ps)
+        exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec)
         if built.plan.layout.sparse:
             exchange.rows = RowExchange(session, built.plan.layout, self._spec.ps)
+        if exchange.remark:
+            session.first.call("remark", text=exchange.remark)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
         if resumed >= 0:
             recorder.purge(resumed + 1)
