@@ -165,13 +165,20 @@ class Layout:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Layout:
-        """Builds a layout from what `to_json` returned."""
+        """Builds a layout from what `to_json` returned.
+
+        Raises:
+            ValueError: when what is said to be sparse are no tables.
+        """
 
         def group(name: str) -> tuple[Variable, ...]:
             return tuple(Variable(v["name"], tuple(v["shape"]), v["decay"]) for v in values[name])
 
-        sparse = tuple(int(i) for i in values.get("sparse", ()))
-        return cls(group("trainable"), group("state"), group("frozen"), tuple(values["metrics"]), sparse)
+        trainable, sparse = group("trainable"), tuple(int(i) for i in values.get("sparse", ()))
+        tables = [i for i, variable in enumerate(trainable) if i in sparse and len(variable.shape) == 2]
+        if list(sparse) != tables:
+            raise ValueError(f"the sparse variables {list(sparse)} are no tables in ascending order")
+        return cls(trainable, group("state"), group("frozen"), tuple(values["metrics"]), sparse)
 
 
 def partition_bounds(parameters: int, ps: int) -> list[tuple[int, int]]:
