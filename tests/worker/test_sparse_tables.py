@@ -330,6 +330,16 @@ def test_small_tables_travel_whole(monkeypatch):
     assert not tables_of(sequential(), PLAIN)[0], "50 rows against 24 indices"
 
 
+def test_a_large_table_that_travels_whole_is_worth_a_remark(monkeypatch):
+    tables = tables_of(sequential(optimizer="adam", name="words"), PLAIN)[0]
+    assert tables.remarks == []
+    monkeypatch.setattr(sparse, "LARGE", ROWS * WIDTH)
+    (remark,) = tables_of(sequential(optimizer="adam", name="words"), PLAIN)[0].remarks
+    assert "embedding words travels whole" in remark
+    assert "sparse=lazy" in remark
+    assert tables_of(sequential(), PLAIN)[0].remarks == []
+
+
 def test_never_and_a_table_without_decay():
     assert tables_of(sequential(), PLAIN, "never")[0] == Tables()
     optimizer = keras.optimizers.SGD(weight_decay=0.1)

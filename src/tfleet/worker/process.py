@@ -150,8 +150,11 @@ class WorkerProcess:
         exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec)
         if built.plan.layout.sparse:
             exchange.rows = RowExchange(session, built.plan.layout, self._spec.ps)
-        if exchange.remark:
-            session.first.call("remark", text=exchange.remark)
+        remarks = [*built.gradient.tables.remarks, exchange.remark]
+        if built.plan.layout.sparse and self._spec.overlap == "always":
+            remarks.append("overlap=always has no effect: rows of an embedding are fetched between two batches")
+        for remark in filter(None, remarks):
+            session.first.call("remark", text=remark)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
         if resumed >= 0:
             recorder.purge(resumed + 1)

@@ -30,6 +30,9 @@ LEAST_ELEMENTS = 100_000
 LEAST_RATIO = 4
 """A table travels whole unless it has so many times more rows than a full batch has indices."""
 
+LARGE = 1_000_000
+"""Parameters of a table that is worth a remark when it travels whole."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -63,10 +66,12 @@ class Tables:
     Attributes:
         places: of the tables.
         reasons: for each other embedding of the model, by name, why it is not one.
+        large: of those the ones that cost much for it, by name.
     """
 
     places: tuple[Place, ...] = ()
     reasons: tuple[tuple[str, str], ...] = ()
+    large: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -76,7 +81,16 @@ class Tables:
         """Returns the others, and why this one is none."""
         (gone,) = (p for p in self.places if p.position == position)
         rest = tuple(p for p in self.places if p.position != position)
-        return Tables(rest, (*self.reasons, (gone.name, reason)))
+        return Tables(rest, (*self.reasons, (gone.name, reason)), self.large | {gone.name})
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should be told: which large tables travel whole with every step, and why."""
+        return [
+            f"the embedding {name} travels whole with every step: {reason}"
+            for name, reason in self.reasons
+            if name in self.large
+        ]
 
     def compact(self, batch: Batch) -> tuple[Batch, list[Ids], list[int]]:
         """Finds what a batch touches.
@@ -118,7 +132,7 @@ def find_tables(
     if mode == "never":
         return Tables()
     against = _against_optimizer(optimizer, clipping, mode)
-    places, reasons = [], []
+    places, reasons, large = [], [], set()
     for layer in _embeddings(model):
         try:
             if against:
@@ -126,7 +140,9 @@ def find_tables(
             places.append(_place(model, layer, example, optimizer, decay))
         except _No as no:
             reasons.append((layer.name, str(no)))
-    return Tables(tuple(sorted(places, key=lambda p: p.position)), tuple(reasons))
+            if layer.trainable and layer.input_dim * layer.output_dim >= LARGE:
+                large.add(layer.name)
+    return Tables(tuple(sorted(places, key=lambda p: p.position)), tuple(reasons), frozenset(large))
 
 
 def check_lazy(model: keras.Model, optimizer: Optimizer, tables: Tables) -> None:
