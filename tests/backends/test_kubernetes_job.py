@@ -151,6 +151,14 @@ def test_scaling_goes_through_helm(found, monkeypatch):
         found.scale(4)
 
 
+def test_a_job_with_a_ps_beside_each_worker_is_not_scaled(cluster, found, monkeypatch):
+    monkeypatch.setattr(helm, "upgrade", lambda *_: pytest.fail("helm was asked"))
+    job = {"task": "mnist", "workers": 3, "ps_placement": "colocated"}
+    cluster.answers["GET", f"{NS}/configmaps/j"] = {"data": {"job.yaml": yaml.safe_dump(job)}}
+    with pytest.raises(WrongInput, match=r"a ps beside each of its 3 workers.*--resume"):
+        found.scale(4)
+
+
 def test_a_job_that_is_ending_is_not_scaled(cluster, found):
     cluster.answers["GET", STATUS] = {"phase": "finalising", "ending": "stop"}
     with pytest.raises(WrongInput, match="is ending"):

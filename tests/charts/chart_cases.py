@@ -107,6 +107,26 @@ VALUES: dict[str, dict[str, Any]] = {
         }
     },
     "tfjob": {"format": "tfjob"},
+    # Beside what the user wants of the workers' nodes.
+    "colocated": {
+        "job": {"ps_placement": "colocated"},
+        "worker": {
+            "number": 3,
+            "affinity": {
+                "podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "data"}}}
+                    ]
+                },
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]
+                    }
+                },
+            },
+        },
+        "ps": {"number": 3},
+    },
     "eval-tool": {"tool": {"kind": "eval", "id": "eval-1", "arguments": ["--commit=40"]}},
     "user-left-out": {"user": {"uid": -1, "gid": -1}},
 }

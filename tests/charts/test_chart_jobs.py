@@ -262,3 +262,32 @@ def test_what_is_set_for_a_role_reaches_its_pods():
     assert ps["affinity"]["podAntiAffinity"]
     assert not {"nodeSelector", "priorityClassName"} & set(ps)
     assert worker["imagePullSecrets"] == ps["imagePullSecrets"] == [{"name": "registry"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "worker", "index"),
+    [
+        ({}, "Job/digits-worker", "batch.kubernetes.io/job-completion-index"),
+        ({"format": "tfjob"}, "TFJob/digits/Worker", "training.kubeflow.org/replica-index"),
+    ],
+)
+def test_a_colocated_worker_needs_the_node_of_the_ps_of_its_index(values, worker, index):
+    found = pods(render({"job": {"ps_placement": "colocated", "evaluation": {"evaluator": True}}, **values}))
+    (term,) = found[worker]["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["matchLabelKeys"] == [index]
+    ps = worker.replace("worker", "ps").replace("Worker", "PS")
+    assert term["labelSelector"]["matchLabels"] == found[ps]["metadata"]["labels"]
+    assert not [name for name, pod in found.items() if "affinity" in pod["spec"] and name != worker]
+
+
+def test_what_the_user_wants_of_the_nodes_stays_beside_the_placement():
+    affinity = pods(objects("colocated"))["Job/digits-worker"]["spec"]["affinity"]
+    user, ours = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert (user["topologyKey"], ours["topologyKey"]) == ("zone", "kubernetes.io/hostname")
+    assert affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+
+
+@pytest.mark.parametrize("values", [{}, {"job": {"ps_placement": "own"}}])
+def test_a_ps_of_its_own_binds_no_worker(values):
+    assert not any("affinity" in pod["spec"] for pod in pods(render(values)).values())

@@ -258,6 +258,10 @@ def test_the_longest_name_is_taken():
         # Replicas.
         (at("worker.number", 65), "raise job.elastic.max"),
         (at("job.elastic.min", 3), "lower job.elastic.min"),
+        (
+            at("ps.number", 3, at("job.ps_placement", "colocated")),
+            "worker.number=2 and ps.number=3 differ, but job.ps_placement=colocated puts one ps beside each worker",
+        ),
         (at("job.task", ""), "set it to mnist, a module:object, or a path/to/file.py:object"),
         (at("job.status_port", 2222), "choose another number for one of them"),
         (at("worker.env", [{"name": "PS_HOSTS", "value": "x"}]), "leave it out"),

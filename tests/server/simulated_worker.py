@@ -269,11 +269,11 @@ class Worker:
         meta = self._meta(task.rate, samples, lease.epoch, lease.batch, lease.batches)
         parts = [gradient[low:high].tobytes() for low, high in self.bounds]
         change = np.ones(task.state, np.float32)
-        parts[0] += (change if self.fleet.spec.strategy == "async" else self.state + change).tobytes()
+        parts[0] += (self.state + change if self.fleet.spec.strategy == "sync" else change).tobytes()
         parts[0] += np.array([2.0 * samples, samples], np.float32).tobytes()
         self.pushing = True
         yield from self._send_rows(touched)
-        take = yield from (self._push_async if self.fleet.spec.strategy == "async" else self._push_sync)(meta, parts)
+        take = yield from (self._push_sync if self.fleet.spec.strategy == "sync" else self._push_async)(meta, parts)
         self.pushing = False
         return take
 

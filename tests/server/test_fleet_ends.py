@@ -25,7 +25,7 @@ PHASES = {
 
 @pytest.mark.parametrize("how", ["stop", "interrupt", "fail"])
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("strategy", ["async", "sync"])
+@pytest.mark.parametrize("strategy", ["async", "bounded", "sync"])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_job_ends_as_it_is_told_in_any_phase(tmp_path, how, phase, strategy, seed):
     with Fleet(tmp_path, TASK, seed, ps=2, workers=2, steps=STEPS, strategy=strategy, checkpoint=EACH) as fleet:

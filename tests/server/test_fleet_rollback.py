@@ -30,10 +30,10 @@ def exact(fleet):
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("strategy", ["async", "sync"])
+@pytest.mark.parametrize("strategy", ["async", "bounded", "sync"])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_ps_is_lost_in_any_phase(tmp_path, phase, index, strategy, seed):
-    task = TASK if strategy == "async" else Linear(items=50, batch=4)
+    task = TASK if strategy != "sync" else Linear(items=50, batch=4)
     spec = {"steps": STEPS, "strategy": strategy, "checkpoint": EACH}
     with Fleet(tmp_path, task, seed, ps=2, workers=2, **spec) as fleet:
         fleet.start_all()
@@ -48,7 +48,7 @@ def test_a_ps_is_lost_in_any_phase(tmp_path, phase, index, strategy, seed):
         assert status["generation"] == 2
         assert fleet.job.step == STEPS
         assert 0 <= status["steps_undone"] <= step + 2
-        if strategy == "async":
+        if strategy != "sync":
             assert exact(fleet)
         assert fleet.store.newest()[0].step == STEPS
 
@@ -227,10 +227,10 @@ def test_a_new_ps_waits_until_the_old_one_is_known_to_be_lost(tmp_path):
         assert (fleet.job.phase, fleet.job.generation) == ("done", 2)
 
 
-@pytest.mark.parametrize("strategy", ["async", "sync"])
+@pytest.mark.parametrize("strategy", ["async", "bounded", "sync"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_worker_drains_and_another_joins(tmp_path, strategy, seed):
-    task = TASK if strategy == "async" else Linear(items=50, batch=4)
+    task = TASK if strategy != "sync" else Linear(items=50, batch=4)
     with Fleet(tmp_path, task, seed, ps=2, workers=3, steps=STEPS, strategy=strategy) as fleet:
         fleet.start_all()
         fleet.run(until=lambda: fleet.job.step >= 5)
@@ -242,11 +242,11 @@ def test_a_worker_drains_and_another_joins(tmp_path, strategy, seed):
         fleet.run()
         assert fleet.job.phase == "done"
         assert fleet.job.partial_updates == 0
-        if strategy == "async":
+        if strategy != "sync":
             assert exact(fleet)
 
 
-@pytest.mark.parametrize("strategy", ["async", "sync"])
+@pytest.mark.parametrize("strategy", ["async", "bounded", "sync"])
 @pytest.mark.parametrize("seed", range(8))
 def test_everybody_is_asked_to_end_at_once(tmp_path, strategy, seed):
     spec = {"strategy": strategy, **({"replicas_to_aggregate": 5} if strategy == "sync" else {})}
@@ -284,6 +284,17 @@ def test_scaling(tmp_path, workers, sentence):
         die_ps(fleet, 0)
         fleet.run(until=lambda: fleet.job.generation == 2)
         assert fleet.job.status()["workers_wanted"] == workers
+
+
+def test_a_job_with_a_ps_beside_each_worker_is_not_scaled(tmp_path):
+    with Fleet(tmp_path, TASK, workers=2, ps_placement="colocated", steps=0) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 5)
+        for workers in (1, 2, 3):
+            kind, answer = fleet.client("scale", workers=workers)
+            assert (kind.name, answer["exit_code"]) == ("ERROR", 2)
+            assert "a ps beside each of its 2 workers" in answer["message"]
+        assert fleet.job.status()["workers_wanted"] == 2
 
 
 def test_a_job_that_ends_is_not_scaled(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from tfleet.spec.job import JobSpec
 from tfleet.strategies import Strategy, strategy
+from tfleet.strategies.bounded import Bounded
 from tfleet.testing.strategies import StrategyConformance
 
 
@@ -19,6 +20,12 @@ class TestSync(StrategyConformance):
     @pytest.fixture
     def strategy(self) -> Strategy:
         return strategy("sync")
+
+
+class TestBounded(StrategyConformance):
+    @pytest.fixture(params=[0, 4])
+    def strategy(self, request: pytest.FixtureRequest) -> Strategy:
+        return Bounded(staleness=request.param)
 
 
 def test_each_strategy_of_a_job_is_there() -> None:

@@ -76,6 +76,9 @@
 {{- if and (not $own) (lt (int .Values.worker.number) $min) -}}
 {{- fail (printf "worker.number=%d is less than job.elastic.min=%d: raise it, or lower job.elastic.min before the job starts" (int .Values.worker.number) $min) -}}
 {{- end -}}
+{{- if and (include "tfleet.colocated" .) (ne (int .Values.worker.number) (int .Values.ps.number)) -}}
+{{- fail (printf "worker.number=%d and ps.number=%d differ, but job.ps_placement=colocated puts one ps beside each worker: give the same number of both, which cannot change while the job runs" (int .Values.worker.number) (int .Values.ps.number)) -}}
+{{- end -}}
 {{- if $own -}}
 {{- include "tfleet.check.ownCommand" . -}}
 {{- else -}}

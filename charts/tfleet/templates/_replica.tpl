@@ -15,6 +15,9 @@
 {{- $name := include "tfleet.fullname" .root -}}
 {{- $replica := include "tfleet.replica" . | fromYaml -}}
 {{- $tfjob := eq .root.Values.format "tfjob" -}}
+{{- if and (eq .role "worker") (include "tfleet.colocated" .root) -}}
+  {{- $_ := set $replica "affinity" (include "tfleet.besidePs" (dict "root" .root "affinity" $replica.affinity) | fromYaml) -}}
+{{- end -}}
 metadata:
   labels:
     {{- include "tfleet.selector" (dict "root" .root "component" .role) | nindent 4 }}
@@ -29,6 +32,24 @@ spec:
       "uses" (list "job" "token" "task" "storage" "scratch" "user")
       "container" (include "tfleet.replicaContainer" (dict "root" .root "role" .role "replica" $replica))
     ) | trim | nindent 2 }}
+{{- end }}
+
+{{- define "tfleet.colocated" -}}
+{{- if eq (dig "ps_placement" "own" (.Values.job | default dict)) "colocated" }}yes{{ end -}}
+{{- end }}
+
+{{/* An affinity with one more condition: the node of the ps of the same index. (dict "root" $ "affinity" what the user gave) */}}
+{{- define "tfleet.besidePs" -}}
+{{- $affinity := deepCopy (.affinity | default dict) -}}
+{{- $pods := $affinity.podAffinity | default dict -}}
+{{- $beside := dict
+    "topologyKey" "kubernetes.io/hostname"
+    "labelSelector" (dict "matchLabels" (include "tfleet.selector" (dict "root" .root "component" "ps") | fromYaml))
+    "matchLabelKeys" (list (ternary "training.kubeflow.org/replica-index" "batch.kubernetes.io/job-completion-index" (eq .root.Values.format "tfjob"))) -}}
+{{- $required := append ($pods.requiredDuringSchedulingIgnoredDuringExecution | default list) $beside -}}
+{{- $_ := set $pods "requiredDuringSchedulingIgnoredDuringExecution" $required -}}
+{{- $_ := set $affinity "podAffinity" $pods -}}
+{{ toYaml $affinity }}
 {{- end }}
 
 {{/* Pods of a role go to different nodes where that is possible, so that one dead node takes few of them. */}}

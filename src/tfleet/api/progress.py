@@ -182,6 +182,8 @@ def progress_line(status: Mapping[str, Any]) -> str:
     if status.get("seconds_left") is not None:
         parts.append(f"{duration(status['seconds_left'])} left")
     parts.append(count(len(working(status)), "worker"))
+    if status.get("bottleneck"):
+        parts.append(str(status["bottleneck"]))
     return " · ".join(parts)
 
 

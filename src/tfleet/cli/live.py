@@ -174,6 +174,8 @@ def _measures(status: Mapping[str, Any], losses: Sequence[float]) -> Text:
     if status.get("phase") == "training":
         add("epoch", str(epoch_now(status)))
     add("time", duration(status.get("training_elapsed", status.get("elapsed", 0.0))))
+    if status.get("bottleneck"):
+        text.append(str(status["bottleneck"]), style="yellow")
     return text
 
 

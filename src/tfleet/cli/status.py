@@ -14,7 +14,13 @@ from tfleet.api.progress import ENDED, epoch_now, measures
 from tfleet.api.text import count, duration, metrics_line, rate
 from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
 
-RARE = {"leased": "leased", "returned": "returned", "duplicates": "duplicate", "partial_updates": "partially applied"}
+RARE = {
+    "leased": "leased",
+    "returned": "returned",
+    "duplicates": "duplicate",
+    "partial_updates": "partially applied",
+    "lead": "ahead of the slowest at most",
+}
 """Counts of the ledger that are told when they are not 0, and how."""
 
 ALL_MEMBERS = 40

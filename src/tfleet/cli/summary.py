@@ -12,6 +12,7 @@ from tfleet.api.follow import Outcome
 from tfleet.api.places import KubernetesPlace, Place
 from tfleet.api.text import count, duration, metrics_line
 from tfleet.cli.output import Format, print_json
+from tfleet.spec.rundir import RunDir
 
 
 def print_end(place: Place, outcome: Outcome, output: Format) -> None:
@@ -74,6 +75,8 @@ def results(place: Place, status: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("held out", f"{metrics_line(evaluation['metrics'])} (step {evaluation['step']:,})"))
     if place.run:
         rows.append(("run", place.run))
+    if place.run and (profile := RunDir.at(place.run).profile).is_file():
+        rows.append(("profile", place.inside(profile.name)))
     if status.get("export"):
         rows.append(("export", place.inside(str(status["export"]))))
     return rows

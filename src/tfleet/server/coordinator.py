@@ -21,6 +21,7 @@ from tfleet.server.history import History
 from tfleet.server.links import Links
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
 from tfleet.server.replica import PsReplica, Reply
 from tfleet.server.scaling import Scaling
@@ -51,6 +52,8 @@ class Coordinator:
         history: what earlier generations left.
         rolled_back: whether this generation is over because a ps was lost; the next goes on from the last commit.
         notes: what the user should be told once.
+        profile: where the time goes.
+        staleness: of the parameters that gradients were computed from.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -100,6 +103,8 @@ class Coordinator:
         self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
         self.members = Members()
+        self.profile = Profile()
+        self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
         self._run = run
@@ -212,6 +217,7 @@ class Coordinator:
         before, now = self.ledger.step, self.loop.now()
         if self.ledger.acknowledge(member.number, (push.epoch, push.batch), now):
             member.steps += 1
+            self.staleness.add(before - push.step)
             self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
         if self.ledger.step != before:
             if self.strategy.aggregates:
@@ -219,7 +225,7 @@ class Coordinator:
             self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
             self.finish_if_done()
-            if self.strategy.aggregates and self._parked:
+            if self._parked:
                 self.loop.call_later(0, self.serve_parked)
         self._serve(member, connection, push, pulled=False)
 
@@ -293,12 +299,16 @@ class Coordinator:
         want = 0 if member.draining else push.want
         if self.ledger and order is Order.NONE and may_lease:
             leases = self.ledger.lease(member.number, want, self.loop.now())
-        if not leases and order is Order.NONE and want and not push.held:
+        if self.ledger and order is not Order.NONE:
+            self.ledger.rest(member.number)
+        waits = not leases and order is Order.NONE and want and not push.held
+        if waits and (pulled or self.strategy.aggregates):
             self._parked[member.number] = (connection, push, pulled)
             return
         if leases and self.training_started is None:
             self.training_started = self.clock()
-        stale = pulled or not self.strategy.aggregates or push.step != self.step
+        # Whoever has to wait pulls: what the other ps have told it would be old by the time that it gets a batch.
+        stale = not waits and (pulled or not self.strategy.aggregates or push.step != self.step)
         take = Take(self.generation, self.step, order, tuple(leases))
         self._replica.answer(connection, take, push.slot if stale else None)
 
@@ -320,6 +330,8 @@ class Coordinator:
         member = self.members.living.get(int(call.values["member"]))
         if member:
             member.seen = self.loop.now()
+            if member.role == "worker":
+                self.profile.take("worker", member.index, call.values["times"])
             if call.values.get("draining") and not member.draining:
                 member.draining = True
                 self.serve_parked()

@@ -86,6 +86,7 @@ class FirstPs(Process):
         parts.loop.run()
         self._publish()
         if not job.rolled_back:
+            self._write_profile(job)
             self._tell_others(job)
         if job.progress:
             job.progress.close()
@@ -105,6 +106,14 @@ class FirstPs(Process):
         assert self._job is not None
         self._status = self._job.status()
         write_status(self.run_dir, self._status)
+
+    def _write_profile(self, job: Coordinator) -> None:
+        if not self.spec.profile:
+            return
+        try:
+            self.run_dir.profile.write_text(job.profile.table(), encoding="utf-8")
+        except OSError as error:
+            print(f"tfleet: {self.run_dir.profile} could not be written: {error.strerror}", flush=True)
 
     def _report(self) -> None:
         self._publish()

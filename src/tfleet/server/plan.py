@@ -138,7 +138,7 @@ class TrainingPlan:
         total = self.steps if spec.steps == TASK_DEFAULT else spec.steps
         if spec.epochs:
             total = spec.epochs * math.ceil(batches / aggregate)
-        return strategy(spec.strategy).ledger(batches, total, aggregate)
+        return strategy(spec.strategy).of(spec).ledger(batches, total, aggregate)
 
 
 def _optimizer(values: dict[str, Any]) -> str:

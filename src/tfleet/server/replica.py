@@ -6,6 +6,7 @@ but for the writing of a commit's part, which has a thread of its own.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from tfleet.server.partition import Partition
 from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.layout import Table
+from tfleet.spec.times import Times
 from tfleet.strategies import strategy
 from tfleet.strategies.memory import MemoryPlan, Shared
 from tfleet.strategies.rule import Rule, Vector
@@ -92,6 +94,7 @@ class PsReplica(Handler):
         restarts: how often the backend has started this ps again.
         heard: when the coordinator was last heard of, in the loop's time.
         owns_thread: whether the loop's thread does nothing with floats but apply updates.
+        times: of pushes: from being ready to its turn, the update, and all that follows.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
@@ -99,6 +102,7 @@ class PsReplica(Handler):
         self.restarts = restarts
         self.heard = loop.now()
         self.owns_thread = False
+        self.times = Times("queue", "update", "answer")
         self.generation = 0
         self.partition: Partition | None = None
         self.listener: Listener | None = None
@@ -237,7 +241,11 @@ class PsReplica(Handler):
     def ping(self, _values: dict[str, Any], reply: Reply) -> None:
         """Shows that this ps is alive, and that the coordinator is."""
         self.heard = self._loop.now()
-        reply({})
+        reply({"profile": self.profile()})
+
+    def profile(self) -> dict[str, float]:
+        """Returns where this ps's time went so far."""
+        return {**self.times.to_json(), "wall": time.monotonic(), "cpu": time.process_time()}
 
     # What workers ask of a partition.
 
@@ -421,11 +429,14 @@ class PsReplica(Handler):
             self.partition.stage(None)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
             return
+        self.times.begin(self._loop.woke)
+        self.times.end("queue")
         gradient, state, metrics = self._vectors(connection, push, payload)
         if push.sequence > self._applied.get(push.member, 0):
             assert self._rule is not None
             self._rule.take(push, gradient, state)
             self._applied[push.member] = push.sequence
+        self.times.end("update")
         metrics = metrics.copy()
         self._pool.give(payload)
         if self.listener:
@@ -434,6 +445,7 @@ class PsReplica(Handler):
             self._arrived(connection, push)
         else:
             self._tell(connection, push.slot)
+        self.times.end("answer")
         self._check_cut()  # only now: the ledger that goes with the copy must know this push
         if self._waiting:
             self._retry()

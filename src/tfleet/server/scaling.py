@@ -6,9 +6,23 @@ from typing import TYPE_CHECKING
 
 from tfleet.server.calls import Call, Calls
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.job import JobSpec
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
+
+
+def refuse_colocated(spec: JobSpec) -> None:
+    """Refuses to scale a job that has a ps beside each worker: the number of ps is fixed.
+
+    Raises:
+        WrongInput: says what to do instead.
+    """
+    if spec.ps_placement == "colocated":
+        raise WrongInput(
+            f"this job has a ps beside each of its {spec.workers} workers (ps_placement=colocated), and the number of "
+            "ps cannot change while it runs; stop it, and go on with --resume and other --workers and --ps"
+        )
 
 
 class Scaling:
@@ -26,6 +40,7 @@ class Scaling:
 
     def _scale(self, call: Call) -> None:
         job, workers = self._job, int(call.values["workers"])
+        refuse_colocated(job.spec)
         low, high = job.spec.elastic.min, max(job.spec.elastic.max, job.spec.workers)
         if not low <= workers <= high:
             raise WrongInput(

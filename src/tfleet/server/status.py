@@ -37,6 +37,8 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "steps_per_second": round(rate, 1),
         "loss": loss,
         "metrics": metrics,
+        "staleness": job.staleness.to_json(),
+        "bottleneck": job.profile.bottleneck() if job.phase == "training" else "",
         "seconds_left": round(left, 1) if left is not None else None,
         "members": job.members.describe(),
         "ledger": {

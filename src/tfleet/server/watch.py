@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfleet.server.coordinator import Coordinator
 
 TICK = 0.25
@@ -81,7 +83,10 @@ class Watch:
             if now - self._answered.setdefault(index, now) > silence(job.spec.peer_timeout):
                 job.roll_back(f"ps {index} is lost: silent for more than {job.spec.peer_timeout:g} s")
                 return
-            job.links.ask(index, "ping", {}, lambda _, index=index: self._pong(index))  # type: ignore[misc]
+            job.links.ask(index, "ping", {}, lambda result, index=index: self._pong(index, result))  # type: ignore[misc]
+        job.links.ask(0, "ping", {}, lambda result: self._pong(0, result))
 
-    def _pong(self, index: int) -> None:
+    def _pong(self, index: int, result: dict[str, Any]) -> None:
         self._answered[index] = self._job.loop.now()
+        if "profile" in result:
+            self._job.profile.take("ps", index, result["profile"])

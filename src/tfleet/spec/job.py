@@ -108,7 +108,9 @@ class JobSpec(_Section):
         "worker older; auto: under async and bounded with two workers or more.",
     )
     ps_placement: Literal["own", "colocated"] = Field(
-        "own", description="Where the ps run: own, or colocated, one beside each worker."
+        "own",
+        description="Where the ps run: own, or colocated, one beside each worker: as many ps as workers, and their "
+        "number stays.",
     )
     shared_memory: Literal["auto", "never"] = Field(
         "auto",
@@ -137,7 +139,9 @@ class JobSpec(_Section):
         "auto", description="Compile the gradient function with XLA; auto: by a fixed rule on model and batch."
     )
     threads: int = Field(1, ge=1, le=256, description="Threads within an operation, for each worker.")
-    profile: bool = Field(False, description="Measure where each step's time goes, and write it as a table.")
+    profile: bool = Field(
+        False, description="Write a table of where each step's time went: profile.txt in the run directory."
+    )
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
@@ -156,6 +160,14 @@ class JobSpec(_Section):
             return value
         return {str(k): _text(v) for k, v in value.items()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_ps_for_each_worker(cls, values: Any) -> Any:
+        """Under `ps_placement` colocated the number of ps need not be given."""
+        if not isinstance(values, dict) or values.get("ps_placement") != "colocated" or "ps" in values:
+            return values
+        return {**values, "ps": values.get("workers", cls.model_fields["workers"].default)}
+
     @model_validator(mode="after")
     def _consistent(self) -> JobSpec:
         if self.epochs and self.steps != TASK_DEFAULT:
@@ -170,6 +182,11 @@ class JobSpec(_Section):
             raise ValueError(
                 f"workers={self.workers} is less than elastic.min={self.elastic.min}: "
                 "start more workers, or lower elastic.min"
+            )
+        if self.ps_placement == "colocated" and self.ps != self.workers:
+            raise ValueError(
+                f"ps={self.ps} and workers={self.workers} differ, but ps_placement=colocated puts one ps beside each "
+                "worker: give the same number of both"
             )
         self._refuse_idle()
         return self

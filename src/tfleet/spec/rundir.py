@@ -99,6 +99,11 @@ class RunDir:
         return self.path / "status.json"
 
     @property
+    def profile(self) -> Path:
+        """Where the time of the steps went, as a table; written at the end of a job that asks for it."""
+        return self.path / "profile.txt"
+
+    @property
     def private(self) -> Path:
         """Folder of token, endpoint and lock."""
         return self.path / PRIVATE

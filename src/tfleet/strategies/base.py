@@ -25,6 +25,10 @@ class Strategy(ABC):
     name: ClassVar[str]
     aggregates: ClassVar[bool]
 
+    def of(self, job: JobSpec) -> Strategy:
+        """Returns this strategy as the job wants it, with its own fields of `JobSpec`."""
+        return self
+
     @abstractmethod
     def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """Makes the coordinator's side.

@@ -71,6 +71,9 @@ class Ledger(ABC):
     def give_back(self, member: int) -> int:
         """Takes a member's unacknowledged batches back for others; returns how many."""
 
+    def rest(self, member: int) -> None:  # noqa: B027 (few ledgers need to know)
+        """Is told that a member does something else, such as an evaluation, until it asks for batches again."""
+
     @abstractmethod
     def cap(self) -> None:
         """Lets what is leased be finished, and nothing more: sets `total` accordingly."""

@@ -18,10 +18,15 @@ class Loop:
     """Runs callbacks for sockets, timers and other threads, one at a time, in the thread that calls `run`.
 
     Everything but `call_from_thread` is for that thread only.
+
+    Attributes:
+        now: seconds, as timers count them.
+        woke: when the callbacks that run now had become ready, as `time.perf_counter` counts.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.now = clock
+        self.woke = 0.0
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -83,7 +88,9 @@ class Loop:
         Args:
             timeout: seconds to wait for something to be ready; None: without limit.
         """
-        for key, events in self._selector.select(timeout):
+        ready = self._selector.select(timeout)
+        self.woke = time.perf_counter()
+        for key, events in ready:
             key.data(events)
         due = self.now()
         while self._timers and self._timers[0][0] <= due:

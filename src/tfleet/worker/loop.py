@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import ExitCode, JobFailed
 from tfleet.spec.rundir import RunDir
 from tfleet.strategies.exchange import Exchange, Step
@@ -46,6 +48,7 @@ class TrainingLoop:
         self._store = Store(run.checkpoints)
         self._recorder = recorder
         self._draining = draining
+        self._times = session.heart.times
 
     def run(self) -> int:
         """Blocks until the job is over or this worker was drained; returns its exit code.
@@ -81,15 +84,26 @@ class TrainingLoop:
         return take._replace(order=order)
 
     def _compute(self, lease: Lease, held: int) -> Take:
-        built, exchange = self._built, self._exchange
+        built, exchange, times = self._built, self._exchange, self._times
+        times.begin()
         batch = built.read(built.indices(lease.epoch, lease.batch))
-        fetch = exchange.rows.fetch if exchange.rows else None
-        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch, fetch)
+        times.end("data")
+        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch, self._fetch)
+        times.end("gradient")
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
         rate = built.optimizer.learning_rate(exchange.step)
         self._recorder.step(exchange, step, batch, rate)
-        return exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
+        take = exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
+        times.end("exchange")
+        return take
+
+    def _fetch(self, touched: Sequence[Ids], into: Sequence[Matrix]) -> None:
+        """Gets rows of tables, in the middle of making a gradient."""
+        assert self._exchange.rows is not None
+        self._times.end("gradient")
+        self._exchange.rows.fetch(touched, into)
+        self._times.end("exchange")
 
     def _evaluate(self) -> None:
         asked, _ = self._session.first.call("evaluation")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.times import Times
 from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
@@ -122,12 +123,14 @@ class Heart:
         status: of the job, as of the last beat.
         summaries: whether this worker writes the summaries of the whole job.
         over: how the job ended, or empty.
+        times: where the time of this worker's steps goes, told with each beat.
     """
 
     def __init__(self, channel: Channel, member: int, abort: Callable[[], None], draining: threading.Event) -> None:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
+        self.times = Times("data", "gradient", "exchange")
         self._channel = channel
         self._member = member
         self._abort = abort
@@ -143,7 +146,9 @@ class Heart:
         known = True
         try:
             while known and not self.over and not self._stopped.wait(BEAT_EVERY):
-                answer, _ = self._channel.call("beat", member=self._member, draining=self._draining.is_set())
+                answer, _ = self._channel.call(
+                    "beat", member=self._member, draining=self._draining.is_set(), times=self.times.to_json()
+                )
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
                 self.over, known = answer["over"], bool(answer["known"])
         except TfleetError:

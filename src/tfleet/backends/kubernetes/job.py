@@ -20,6 +20,7 @@ from tfleet.backends.kubernetes.objects import COMPONENT, INSTANCE, MAIN, NAME, 
 from tfleet.backends.kubernetes.result import Result, result
 from tfleet.backends.kubernetes.waiting import absence, index_of, waiting_reason
 from tfleet.server import control
+from tfleet.server.scaling import refuse_colocated
 from tfleet.spec.errors import ExitCode, JobFailed, TfleetError, WrongInput, nearest
 from tfleet.spec.job import JobSpec
 from tfleet.wire.address import Address
@@ -172,6 +173,8 @@ class KubernetesJob(Job):
         """
         self._require_running()
         spec = self.spec()
+        if spec:
+            refuse_colocated(spec)
         low, high = (spec.elastic.min, max(spec.elastic.max, spec.workers)) if spec else (1, 1024)
         if not low <= workers <= high:
             raise WrongInput(
