@@ -119,7 +119,7 @@ class Own:
     def __init__(self, shared, stop):
         self.shared, self.stop = shared, stop
         self.closed = self.killed = False
-        self.now = shared.now
+        self.now, self.woke = shared.now, 0.0
 
     def watch(self, sock, events, callback):
         self.shared.watch(sock, events, callback)

@@ -36,12 +36,20 @@ def check_commit(fleet, manifest, deaths):
         assert part.high == high
 
 
-@given(seeds, st.integers(1, 3), st.integers(1, 4), st.sampled_from([0, 1, 3]), deaths)
-@settings(max_examples=80, deadline=None, derandomize=True)
-def test_rows_are_applied_once_whoever_dies_anywhere(tmp_path_factory, seed, ps, workers, every, deaths):
+@given(
+    seeds,
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.sampled_from([0, 1, 3]),
+    deaths,
+    st.sampled_from(["async", "bounded"]),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_rows_are_applied_once_whoever_dies_anywhere(tmp_path_factory, seed, ps, workers, every, deaths, strategy):
     checkpoint = {"every_seconds": 0, "every_steps": every, "keep": 100}
     folder = tmp_path_factory.mktemp("run")
-    with Fleet(folder, TASK, seed, ps=ps, workers=workers, steps=STEPS, checkpoint=checkpoint) as fleet:
+    spec = {"ps": ps, "workers": workers, "steps": STEPS, "checkpoint": checkpoint, "strategy": strategy}
+    with Fleet(folder, TASK, seed, **spec) as fleet:
         fleet.start_all()
         fleet.run(at=dict.fromkeys(deaths, die))
         assert fleet.job.phase == "done"
