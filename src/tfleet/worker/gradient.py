@@ -290,7 +290,7 @@ def _assign(variables: Sequence[Any], values: Float32s) -> None:
     offset = 0
     for variable in variables:
         size = int(np.prod(variable.shape))
-        variable.assign(values[offset : offset + size].reshape(variable.shape).astype(variable.dtype))
+        variable.assign(values[offset : offset + size].reshape(variable.shape).astype(variable.dtype, copy=False))
         offset += size
 
 
@@ -308,5 +308,5 @@ def _shared(array: np.ndarray) -> tf.Tensor:
 
 
 def _flat(variables: Sequence[Any]) -> Float32s:
-    parts = [np.ravel(v.numpy()).astype(np.float32) for v in variables]
+    parts = [np.ravel(v.numpy()).astype(np.float32, copy=False) for v in variables]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
