@@ -14,10 +14,10 @@ INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev demo test check format e2e bench images docs reference constraints clean
+.PHONY: help venv dev demo test check format e2e bench bench-torch bench-tune images docs reference constraints clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 venv: $(VENV)/.stamp-cpu ## set up .venv with what training needs
 
@@ -43,10 +43,36 @@ format: $(VENV)/.stamp-dev ## put the code into the one format
 e2e: $(VENV)/.stamp-dev ## run the tests on a cluster of two nodes; needs root and ../shared/cluster
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
+# Quiet, with 2 cores: half an hour with these. ParameterServerStrategy takes part at 100 units only.
+REPEATS ?= 5
+LONG_REPEATS ?= 3
+
 bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write docs/measurements.md
-	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/steps.py --repeats $(REPEATS)
+	$(BIN)/python benchmarks/steps.py --repeats $(REPEATS) --hidden-units 1000 --without ParameterServerStrategy
+	for units in 100 1000; do \
+	  $(BIN)/python benchmarks/whole.py --repeats $(LONG_REPEATS) --hidden-units $$units && \
+	  $(BIN)/python benchmarks/limit.py --repeats $(LONG_REPEATS) --hidden-units $$units || exit 1; \
+	done
+	$(BIN)/python benchmarks/emulated.py --repeats $(LONG_REPEATS)
+	$(BIN)/python benchmarks/model.py
+	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
+
+bench-tune: $(VENV)/.stamp-dev ## tune the programs that `make bench` compares with
+	$(BIN)/python benchmarks/tune.py
+
+# PyTorch is a peer of the benchmarks only, so it has an environment of its own. PyPI's wheel brings CUDA along (5 GB);
+# the other index has a smaller one: make bench-torch TORCH_INDEX='--extra-index-url https://download.pytorch.org/whl/cpu'
+TORCH_INDEX ?=
+
+bench-torch: .venv-torch/.stamp ## set up .venv-torch with PyTorch, which `make bench` compares with
+
+.venv-torch/.stamp: | $(VENV)/.stamp-venv
+	$(BIN)/python -m venv .venv-torch
+	.venv-torch/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH_INDEX) torch numpy
+	@touch $@
 
 # Called with tag, Dockerfile and context.
 IMAGE_BUILDER ?= sh -c 'docker build -t "$$0" -f "$$1" "$$2"'
@@ -71,7 +97,7 @@ constraints: $(VENV)/.stamp-dev ## write constraints.txt from what .venv holds
 	mv constraints.tmp constraints.txt
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-torch site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The first Python of this list that fits is used; PYTHON=... overrides the list.
 PYTHON ?=

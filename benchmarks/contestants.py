@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,19 +14,24 @@ from typing import Any
 
 from measure import (
     HERE,
-    RESULTS,
     child_environment,
     deploy_log_elapsed,
     deploy_log_samples,
     rate,
     run_json,
 )
+from tuning import best_variant
 
 TFLEET = str(Path(sys.executable).parent / "tfleet")
 WARMUP = 500
 """Global steps that are not measured."""
 
-TUNING = RESULTS / "tf_graph_ps_tuning.json"
+TORCH = "TFLEET_BENCH_TORCH"
+"""Names a Python that has PyTorch; not set: that of `make bench-torch`, where there is one."""
+
+
+class Missing(Exception):
+    """A program under comparison is not on this machine; says what to do."""
 
 
 @dataclass(frozen=True)
@@ -101,32 +106,62 @@ def tfleet(strategy: str, hidden_units: int, steps: int) -> Contestant:
 
 def keras_fit(data: Path, per_execution: int, hidden_units: int, steps: int) -> Contestant:
     """Returns `keras.Model.fit` in one process."""
-    arguments = [f"--steps={steps}", f"--hidden-units={hidden_units}", f"--steps-per-execution={per_execution}"]
-    script = HERE / "peers" / "keras_fit.py"
-    return Contestant(
-        name="keras fit" + ("" if per_execution == 1 else f", {per_execution} steps a call"),
-        run=lambda: run_json([str(script), f"--data={data}", *arguments]),
-        batches=1,
-        command=f"benchmarks/peers/keras_fit.py --data=... {' '.join(arguments)}",
-    )
+    flags = [f"--steps={steps}", f"--hidden-units={hidden_units}", f"--steps-per-execution={per_execution}"]
+    name = "keras fit" + ("" if per_execution == 1 else f", {per_execution} steps a call")
+    return peer(name, "keras_fit.py", data, flags)
 
 
 def tf_graph_ps(data: Path, hidden_units: int, steps: int) -> Contestant:
     """Returns TensorFlow's graph-mode parameter server, in the best variant that its tuning found."""
-    arguments = [f"--steps={steps}", f"--warmup={WARMUP}", f"--hidden-units={hidden_units}", *best_variant()]
-    script = HERE / "peers" / "tf_graph_ps.py"
+    flags = [f"--steps={steps}", *peer_flags(hidden_units), *best_variant(f"tf_graph_ps_{hidden_units}_tuning")]
+    return peer("TensorFlow ps, graph mode", "tf_graph_ps.py", data, flags)
+
+
+def tf2_ps(data: Path, steps_a_call: int, hidden_units: int, steps: int) -> Contestant:
+    """Returns TensorFlow 2's ParameterServerStrategy, in the best variant that its tuning found."""
+    best = best_variant(f"tf2_ps_{steps_a_call}_a_call_{hidden_units}_tuning")
+    flags = [f"--steps={steps}", *peer_flags(hidden_units), f"--steps-a-call={steps_a_call}", *best]
+    name = "TensorFlow ParameterServerStrategy" + ("" if steps_a_call == 1 else f", {steps_a_call} steps a call")
+    return peer(name, "tf2_ps.py", data, flags)
+
+
+def torch_ddp(data: Path, hidden_units: int, steps: int) -> Contestant:
+    """Returns PyTorch DDP with 2 ranks, in the best variant that its tuning found.
+
+    Raises:
+        Missing: when there is no PyTorch.
+    """
+    flags = [f"--steps={steps}", *peer_flags(hidden_units), *best_variant(f"torch_ddp_{hidden_units}_tuning")]
+    return peer("PyTorch DDP", "torch_ddp.py", data, flags, batches=2, python=torch_python())
+
+
+def peer_flags(hidden_units: int) -> list[str]:
+    """Returns the flags that all peers with several processes are given alike."""
+    return [f"--warmup={WARMUP}", f"--hidden-units={hidden_units}"]
+
+
+def peer(
+    name: str, script: str, data: Path, flags: list[str], *, batches: int = 1, python: str = sys.executable
+) -> Contestant:
+    """Returns a script of `peers/`."""
+    path = str(HERE / "peers" / script)
     return Contestant(
-        name="TensorFlow ps, graph mode",
-        run=lambda: run_json([str(script), f"--data={data}", *arguments]),
-        batches=1,
-        command=f"benchmarks/peers/tf_graph_ps.py --data=... {' '.join(arguments)}",
+        name=name,
+        run=lambda: run_json([path, f"--data={data}", *flags], python=python),
+        batches=batches,
+        command=f"benchmarks/peers/{script} --data=... {' '.join(flags)}",
     )
 
 
-def best_variant(path: Path = TUNING) -> list[str]:
-    """Returns the flags of the fastest variant in the tuning's result; none where it was not tuned yet."""
-    if not path.exists():
-        return []
-    variants = json.loads(path.read_text(encoding="utf-8"))["variants"]
-    best = max(variants, key=lambda variant: variant["steps_per_second"]["median"])
-    return [f"--{key.replace('_', '-')}={value}" for key, value in best.items() if key != "steps_per_second"]
+def torch_python() -> str:
+    """Returns the Python that has PyTorch.
+
+    Raises:
+        Missing: when there is none, or it cannot import PyTorch.
+    """
+    python = os.environ.get(TORCH) or str(HERE.parent / ".venv-torch" / "bin" / "python")
+    if not Path(python).exists():
+        raise Missing(f"no Python with PyTorch: call `make bench-torch`, or set {TORCH}")
+    if subprocess.run([python, "-c", "import torch, numpy"], capture_output=True).returncode != 0:
+        raise Missing("the Python that is named for PyTorch cannot import torch and numpy: call `make bench-torch`")
+    return python

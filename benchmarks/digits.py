@@ -10,8 +10,11 @@ from tfleet.data.digits import load_digits
 
 
 def write_digits(path: Path) -> Path:
-    """Writes the training digits: x [N, 784] float32 in 0..1, y [N] int64; returns the path."""
+    """Writes the digits: x [N, 784] float32 in 0..1, y [N] int64, and the held-out x_test, y_test; returns the path."""
     digits = load_digits()
-    images = digits.x_train.reshape(len(digits.x_train), -1).astype(np.float32)
-    np.savez(path, x=images / np.float32(255), y=digits.y_train)
+
+    def pixels(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+
+    np.savez(path, x=pixels(digits.x_train), y=digits.y_train, x_test=pixels(digits.x_test), y_test=digits.y_test)
     return path

@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions of everything that the figures depend on; what is not installed is left out."""
     found = {"python": platform.python_version()}
-    for name in ("tfleet", "tensorflow-cpu", "tensorflow", "keras", "numpy"):
+    for name in ("tfleet", "tensorflow-cpu", "tensorflow", "keras", "torch", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -148,12 +148,13 @@ def child_environment() -> dict[str, str]:
     return {**env, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
-def run_json(arguments: Sequence[str], timeout: float = 1800) -> dict[str, Any]:
+def run_json(arguments: Sequence[str], timeout: float = 1800, python: str = sys.executable) -> dict[str, Any]:
     """Runs a Python script that prints one JSON object as its last line; blocks.
 
     Args:
         arguments: script and its arguments.
         timeout: seconds.
+        python: the interpreter.
 
     Returns:
         That object, with `whole_seconds`, the time from start to exit, added.
@@ -163,7 +164,7 @@ def run_json(arguments: Sequence[str], timeout: float = 1800) -> dict[str, Any]:
     """
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *arguments], env=child_environment(), capture_output=True, text=True, timeout=timeout
+        [python, *arguments], env=child_environment(), capture_output=True, text=True, timeout=timeout
     )
     whole = time.perf_counter() - began
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Writes docs/measurements.md from the result files, so that no figure in it is typed by hand.
+"""Writes docs/measurements.md, and the figures in docs/performance.md, from the result files: none is typed by hand.
 
 `--check` writes nothing and ends with 1 when the page is not what the result files say.
 """
@@ -14,6 +14,8 @@ from typing import Any
 from measure import HERE, RESULTS
 
 PAGE = HERE.parent / "docs" / "measurements.md"
+PERFORMANCE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- begin of what benchmarks/write_measurements.py writes -->\n", "<!-- end of it -->\n"
 
 HEAD = """# Measurements
 
@@ -41,6 +43,21 @@ SERVER = {
     "peak_rss_mb": ("A ps: peak resident memory, MB", "{:.0f}"),
 }
 
+MODEL = "model"
+PARTS = {
+    "gradient": "one gradient",
+    "update": "one update of all parameters",
+    "copies": "one copy of them each way",
+}
+PLOTS = {
+    "growth-parameters": "Time of a step against parameters",
+    "growth-workers": "Time of a step against workers",
+    "growth-ps": "Time of a step against ps",
+    "growth-memory": "Memory of a ps",
+}
+COST = {"push": 1e6, "push_byte": 1e9, "work": 1e6, "work_ps": 1e6, "work_byte": 1e9, "wait": 1e6}
+"""Coefficients of the cost model, and what makes their unit on the page."""
+
 KUBERNETES_HEAD = """Two nodes on one machine, each with a network, a container runtime and a kubelet of its own,
 that share its cores; images loaded. The job is the same everywhere: MNIST, 2 workers, 2 ps, 2000 steps. Local and
 cluster runs alternate. Recovery times are from the loss to the next step that is made, in a job of 10 steps a second
@@ -64,11 +81,11 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--check", action="store_true")
     check = parse.parse_args().check
-    text = page(RESULTS)
-    if not check:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-        sys.exit("docs/measurements.md is not what benchmarks/results says: run benchmarks/write_measurements.py")
+    for path, text in ((PAGE, page(RESULTS)), (PERFORMANCE, performance(RESULTS, PERFORMANCE))):
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{path.name} is not what benchmarks/results says: run benchmarks/write_measurements.py")
 
 
 def page(folder: Path) -> str:
@@ -78,9 +95,18 @@ def page(folder: Path) -> str:
         KeyError: when a result file is of a kind that has no section here.
     """
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    results = [result for result in results if result["kind"] != MODEL]  # it stands on the page on performance
     order = list(SECTIONS)
     results.sort(key=lambda result: (order.index(result["kind"]), result["name"]))
     return HEAD + ("".join(SECTIONS[result["kind"]](result) for result in results) or NOTHING)
+
+
+def performance(folder: Path, path: Path) -> str:
+    """Returns the page on performance with its figures made anew; all else in it is written by hand."""
+    head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    file = folder / f"{MODEL}.json"
+    section = model_section(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else NOTHING
+    return f"{head}{BEGIN}{section}\n{END}{rest.partition(END)[2]}"
 
 
 def origin(result: dict[str, Any]) -> str:
@@ -118,8 +144,126 @@ def steps_section(result: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |\n")
     lines.append("\n| batches/s of | over those of | ratio within a round |\n| --- | --- | --- |\n")
     lines += [f"| {r['of']} | {r['to']} | {spread(r['ratio'], '{:.2f}')} |\n" for r in result["ratios"]]
-    lines.append("\n" + "".join(f"- {row['name']}: `{row['command']}`\n" for row in result["contestants"]))
+    lines.append(
+        "\n" + "".join(f"- {row['name']}{with_versions(row)}: `{row['command']}`\n" for row in result["contestants"])
+    )
+    lines += [f"- {row['name']} took no part: {row['why']}.\n" for row in result.get("missing", [])]
     return "".join([*lines, origin(result)])
+
+
+def whole_section(result: dict[str, Any]) -> str:
+    """Returns the comparison of whole runs, and the start."""
+    settings, start = result["settings"], result["start"]
+    ratios = {row["of"]: spread(row["ratio"], "{:.2f}") for row in result["ratios"]}
+    lines = [
+        f"\n## Whole runs: MLP 784-{settings['hidden_units']}-10, {settings['steps']:,} batches of "
+        f"{settings['batch_size']}\n",
+        "\nFrom command to exit, evaluation on the held-out digits and export on both sides. "
+        f"Median (least to greatest) of {result['repeats']} rounds.\n",
+        "\n| program | whole seconds | times the seconds of tfleet in the same round |\n| --- | --- | --- |\n",
+    ]
+    for row in result["programs"]:
+        lines.append(f"| {row['name']} | {spread(row['whole_seconds'], '{:.1f}')} | {ratios.pop(row['name'], '1')} |\n")
+    lines += [f"| {name} | | {ratio} |\n" for name, ratio in ratios.items()]
+    lines += [
+        "\n| start | seconds |\n| --- | --- |\n",
+        f"| `tfleet train`: command to the first step | {spread(start['first_step'], '{:.1f}')} |\n",
+        f"| `import tensorflow` in a fresh process | {spread(start['import_tensorflow'], '{:.1f}')} |\n",
+        f"| the difference within a round | {spread(start['first_step_more'], '{:+.1f}')} |\n\n",
+        *(f"- {row['name']}: `{row['command']}`\n" for row in result["programs"]),
+    ]
+    return "".join([*lines, origin(result)])
+
+
+def limit_section(result: dict[str, Any]) -> str:
+    """Returns the share of the limit, and where the rest goes."""
+    settings, cores = result["settings"], result["cores"]
+    parts = "".join(
+        f"| CPU time: {text} | {spread(result['parts'][part], '{:,.0f}')} us |\n" for part, text in PARTS.items()
+    )
+    rest = "".join(f"| {name} | {spread(values, '{:,.0f}')} |\n" for name, values in result["rest"].items())
+    switches = "".join(
+        f"| context switches of the {role} | {spread(kinds['waits'], '{:.1f}')} by waiting, "
+        f"{spread(kinds['forced'], '{:.1f}')} forced |\n"
+        for role, kinds in {"workers": result["switches"]["worker"], "ps": result["switches"]["ps"]}.items()
+    )
+    return (
+        f"\n## Share of the limit: MLP 784-{settings['hidden_units']}-10, {settings['workers']} workers, "
+        f"{settings['ps']} ps\n\nThe limit is what {cores} cores could do were an exchange free: "
+        f"{cores} / (CPU time of one gradient, one update of all parameters, and one copy of them each way), each "
+        f"measured in a process of its own. Median (least to greatest) of {result['repeats']} rounds.\n\n"
+        f"| what | |\n| --- | --- |\n{parts}"
+        f"| limit, steps/s | {spread(result['limit'], '{:,.0f}')} |\n"
+        f"| async, steps/s | {spread(result['steps_per_second'], '{:,.0f}')} |\n"
+        f"| share of the limit | {spread(result['share'], '{:.0%}')} |\n"
+        f"| sync, steps/s | {spread(result['sync_steps_per_second'], '{:,.0f}')} |\n"
+        f"| sync: a step beyond its gradient, ms | {spread(result['sync_overhead_ms'], '{:.2f}')} |\n"
+        f"\nWhere the rest of an async step goes:\n\n| where | us of a core a step |\n| --- | --- |\n{rest}{switches}"
+        f"{origin(result)}"
+    )
+
+
+def emulated_section(result: dict[str, Any]) -> str:
+    """Returns the share of the ideal with many workers, and the growth."""
+    share = "".join(
+        f"| {row['workers']} | {row['ps']} | {row['parameters']:,} | {row['step_ms']:g} | "
+        f"{spread(row['share'], '{:.1%}')} |\n"
+        for row in result["share"]
+    )
+    rows = "".join(
+        f"| {row['transport']} | {row['parameters']:,} | {row['workers']} | {row['ps']} "
+        f"| {1e3 / row['steps_per_second']:,.3f} | {row['worker_cpu_us']:,.0f} | {row['ps_cpu_us']:,.0f} "
+        f"| {row['ps_private_mb']:,.1f} | {row['goal_mb']:,.1f} |\n"
+        for row in result["growth"]
+    )
+    return (
+        "\n## Many workers, and growth\n\nReal ps, and workers that sleep in place of a gradient and have no "
+        f"TensorFlow (Adam; all on one machine). Median (least to greatest) of {result['repeats']} rounds.\n\n"
+        "| workers | ps | parameters | step, ms | share of ideal |\n| --- | --- | --- | --- | --- |\n"
+        f"{share}\nWithout any sleep, so that the cores are the limit; each line measured once. Transport: local is "
+        "what tfleet takes on one machine, tcp is TCP on loopback. Memory: private, of the largest ps; it may have "
+        "60 MB and 4 bytes for each of its parameters, their two slots and four buffers.\n\n"
+        "| transport | parameters | workers | ps | ms a global step | CPU of a worker, us | CPU of all ps, us "
+        "| MB of a ps | MB it may have |\n|" + " --- |" * 9 + f"\n{rows}{origin(result)}"
+    )
+
+
+def model_section(result: dict[str, Any]) -> str:
+    """Returns the plots, the coefficients, their errors, and the predictions."""
+    plots = "".join(f"![{text}](images/{name}.svg)\n" for name, text in PLOTS.items())
+    costs = "".join(
+        f"| {one['transport']} | " + " | ".join(f"{one['cost'][key] * by:.3g}" for key, by in COST.items()) + " |\n"
+        for one in result["transports"]
+    )
+    checks = "".join(
+        f"| {one['transport']} | {one[points]['points']} {text} | {one[points]['median']:.0%} "
+        f"| {one[points]['greatest']:.0%} |\n"
+        for one in result["transports"]
+        for points, text in (("fitted", "of the fit"), ("checked", "kept out of it"))
+    )
+    networks = [key for key in result["predictions"][0] if key.startswith("gbit_")]
+    rows = "".join(
+        f"| {row['parameters']:,} | {1e3 * row['gradient']:g} | {row['workers']} | {row['ps']} | "
+        + " | ".join(f"{row[key]['steps_per_second']:,.0f} ({row[key]['share']:.0%})" for key in networks)
+        + " |\n"
+        for row in result["predictions"]
+    )
+    head = " | ".join(f"{key.removeprefix('gbit_')} Gbit" for key in networks)
+    return (
+        f"\n{plots}\n| transport | u0, us | u1, ns/byte | w0, us | w1, us | w2, ns/byte | l, us |\n"
+        f"|{' --- |' * 7}\n{costs}\nErrors of the predicted time of a step:\n\n"
+        f"| transport | points | median | greatest |\n| --- | --- | --- | --- |\n{checks}"
+        "\n**Prediction, not measured**: async, global steps/s (share of what the gradients alone would give), by TCP, "
+        "a core for every replica.\n\n"
+        f"| parameters | gradient, ms | workers | ps | {head} |\n|{' --- |' * (4 + len(networks))}\n{rows}"
+        f"{origin(result)}"
+    )
+
+
+def with_versions(row: dict[str, Any]) -> str:
+    """Returns the versions of what a contestant alone needs, in brackets."""
+    versions = row.get("versions", {})
+    return f" ({', '.join(' '.join(item) for item in versions.items())})" if versions else ""
 
 
 def figures_section(result: dict[str, Any]) -> str:
@@ -141,7 +285,7 @@ def figures_section(result: dict[str, Any]) -> str:
 
 
 def tuning_section(result: dict[str, Any]) -> str:
-    """Returns the table of the variants of TensorFlow's parameter server."""
+    """Returns the table of the variants of a peer."""
     names = [name for name in result["variants"][0] if name != "steps_per_second"]
     head = f"| {' | '.join(names)} | global steps/s |\n|{' --- |' * (len(names) + 1)}\n"
     rows = "".join(
@@ -149,7 +293,8 @@ def tuning_section(result: dict[str, Any]) -> str:
         for row in result["variants"]
     )
     return (
-        "\n## How TensorFlow's parameter server was tuned\n\nThe first row takes part in the comparison above.\n\n"
+        f"\n## How {result['program']} was tuned, {result['settings']['hidden_units']} hidden units\n\n"
+        "The first row takes part in the comparison above.\n\n"
         f"{head}{rows}{origin(result)}"
     )
 
@@ -187,6 +332,9 @@ def built_images_section(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "steps": steps_section,
+    "whole": whole_section,
+    "limit": limit_section,
+    "emulated": emulated_section,
     "figures": figures_section,
     "kubernetes": kubernetes_section,
     "images": built_images_section,

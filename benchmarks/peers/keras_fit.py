@@ -2,6 +2,8 @@
 
 Prints one JSON line: the samples (unix time, global step) and the rate. A first call of `fit` warms up and compiles;
 the second one is measured, in one epoch, so that nothing but steps lies between its samples.
+
+With `--export` it is a whole run instead: one call of `fit`, evaluation on the held-out samples, and export.
 """
 
 from __future__ import annotations
@@ -33,12 +35,13 @@ def main() -> None:
     parse.add_argument("--steps-per-execution", type=int, default=1)
     parse.add_argument("--threads", type=int, default=0, help="threads within an operation; 0: TensorFlow's choice")
     parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument("--export", default="", help="a whole run: no warm-up; evaluates, and exports to this folder")
     options = parse.parse_args()
     print(json.dumps(fit(options)))
 
 
 def fit(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains; returns rate, samples, and how well the model does on the training data."""
+    """Trains; returns rate, samples, and how well the model does: a whole run on the held-out data, without rate."""
     import keras
     import tensorflow as tf
 
@@ -51,10 +54,15 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     batches = batches.batch(options.batch_size, drop_remainder=True).repeat().prefetch(tf.data.AUTOTUNE)
     model = build(keras, options)
     clock = Clock.of(keras)
-    model.fit(batches, steps_per_epoch=whole(options.warmup, options), epochs=1, verbose=0)
+    if not options.export:
+        model.fit(batches, steps_per_epoch=whole(options.warmup, options), epochs=1, verbose=0)
     steps = whole(options.steps, options)
     model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[clock])
     samples = [(clock.began, 0), (clock.ended, steps)]
+    if options.export:
+        loss, accuracy = model.evaluate(data["x_test"], data["y_test"], batch_size=500, verbose=0)
+        model.export(options.export, verbose=False)
+        return {"steps": steps, "loss": loss, "accuracy": accuracy}
     loss, accuracy = model.evaluate(x, y, batch_size=500, verbose=0)
     return {
         "steps_per_second": rate(samples, 0),

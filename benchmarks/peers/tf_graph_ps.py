@@ -13,8 +13,6 @@ import argparse
 import itertools
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,10 +23,11 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import child_environment, rate, run_json, summary, write_result
+from measure import rate
+from replicas import Samples, addresses, end, read_samples, start
+from tuning import tune
 
-PER_SECOND = 10
-"""Progress lines a second and worker, as in tfleet's deploy.log."""
+AXES = {"input": ("feed", "tfdata"), "intra": (0, 1), "xla": ("no", "yes"), "static_graph": ("no", "yes")}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--xla", choices=["yes", "no"], default="no", help="compile the gradient with XLA")
     parse.add_argument("--static-graph", choices=["yes", "no"], default="yes", help="experimental session flags")
     parse.add_argument("--tune", type=int, default=0, metavar="REPEATS", help="measure all variants instead")
-    parse.add_argument("--name", default="tf_graph_ps_tuning", help="with --tune: name of the result file")
     parse.add_argument("--role", choices=["", "ps", "worker"], default="", help=argparse.SUPPRESS)
     parse.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
     parse.add_argument("--cluster", default="", help=argparse.SUPPRESS)
@@ -64,7 +62,14 @@ def main() -> None:
     if options.role:
         replica(options)
     elif options.tune:
-        tune(options)
+        common = [f"--steps={options.steps}", f"--hidden-units={options.hidden_units}"]
+        about = {
+            "name": f"tf_graph_ps_{options.hidden_units}_tuning",
+            "program": "TensorFlow's parameter server in graph mode",
+            "data": options.data,
+            "settings": {"hidden_units": options.hidden_units, "ps": options.ps, "workers": options.workers},
+        }
+        tune(__file__, AXES, common, options.tune, about)
     else:
         print(json.dumps(job(options)))
 
@@ -76,13 +81,12 @@ def job(options: argparse.Namespace) -> dict[str, Any]:
     """Runs parameter servers and workers to the end; returns samples and rate."""
     with tempfile.TemporaryDirectory(prefix="tf-graph-ps-") as folder:
         cluster = {"ps": addresses(options.ps), "worker": addresses(options.workers)}
+        own = [__file__, *sys.argv[1:], "--cluster", json.dumps(cluster), "--folder", folder]
         replicas: list[subprocess.Popen[bytes]] = []
         try:
-            servers = [start("ps", index, cluster, folder) for index in range(options.ps)]
-            replicas += servers
-            workers = [start("worker", index, cluster, folder) for index in range(options.workers)]
-            replicas += workers
-            codes = [worker.wait(timeout=1800) for worker in workers]
+            for role, hosts in cluster.items():
+                replicas += [start([*own, "--role", role, "--index", str(index)]) for index in range(len(hosts))]
+            codes = [worker.wait(timeout=1800) for worker in replicas[options.ps :]]
         finally:
             end(replicas)
         if any(codes):
@@ -92,41 +96,6 @@ def job(options: argparse.Namespace) -> dict[str, Any]:
     together = max(own[0][0] for own in samples)  # from when on every worker has done a step
     warmup = max(options.warmup, next(step for moment, step in merged if moment >= together))
     return {"steps_per_second": rate(merged, warmup), "steps": merged[-1][1], "warmup": warmup, "samples": merged}
-
-
-def addresses(count: int) -> list[str]:
-    """Returns addresses on loopback with ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for held in sockets:
-        held.close()
-    return found
-
-
-def start(role: str, index: int, cluster: dict[str, list[str]], folder: str) -> subprocess.Popen[bytes]:
-    """Starts one replica with the options of this process."""
-    own = ["--role", role, "--index", str(index), "--cluster", json.dumps(cluster), "--folder", folder]
-    command = [sys.executable, __file__, *sys.argv[1:], *own]
-    return subprocess.Popen(command, env=child_environment(), stdout=sys.stderr)
-
-
-def end(replicas: list[subprocess.Popen[bytes]]) -> None:
-    """Ends what still runs: a graph-mode server never ends by itself."""
-    for replica_process in replicas:
-        if replica_process.poll() is None:
-            replica_process.send_signal(signal.SIGTERM)
-    for replica_process in replicas:
-        try:
-            replica_process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            replica_process.kill()
-            replica_process.wait()
-
-
-def read_samples(path: Path) -> list[tuple[float, int]]:
-    """Reads the samples of one worker."""
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return [(float(moment), int(step)) for moment, step in lines]
 
 
 # --- a replica ------------------------------------------------------------------------------------------------------
@@ -179,14 +148,12 @@ def work(tf: Any, server: Any, cluster: Any, config: Any, options: argparse.Name
         while session.run(ready).size:
             time.sleep(0.05)
         initialize(session)
-        step, next_line, lines = 0, 0.0, []
+        step, samples = 0, Samples()
         while step < options.steps:
             _, step = session.run([train, global_step], feed_dict=next(feeds))
-            now = time.time()
-            if now >= next_line or step >= options.steps:
-                lines.append(f"{now:.6f} {step}\n")
-                next_line = now + 1 / PER_SECOND
-        Path(options.folder, f"worker-{options.index}").write_text("".join(lines), encoding="utf-8")
+            if samples.due() or step >= options.steps:
+                samples.take(int(step))
+        samples.write(Path(options.folder, f"worker-{options.index}"))
 
 
 def inputs(tf: Any, x: Any, y: Any, options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
@@ -256,30 +223,6 @@ def gradient(tf: Any, variables: list[Any], images: Any, labels: Any, options: a
             images = tf.ensure_shape(images, [options.batch_size, 784])
             labels = tf.ensure_shape(labels, [options.batch_size])
         return list(of(images, labels, *values))
-
-
-# --- tuning ---------------------------------------------------------------------------------------------------------
-
-
-def tune(options: argparse.Namespace) -> None:
-    """Measures every variant in turn, `--tune` times each, and writes and prints the table."""
-    names = ("input", "intra", "xla", "static_graph")
-    variants = list(itertools.product(("feed", "tfdata"), (0, 1), ("no", "yes"), ("no", "yes")))
-    rates: dict[tuple[Any, ...], list[float]] = {variant: [] for variant in variants}
-    for _ in range(options.tune):
-        for variant in variants:
-            flags = [f"--{name.replace('_', '-')}={value}" for name, value in zip(names, variant, strict=True)]
-            common = [f"--data={options.data}", f"--steps={options.steps}", f"--hidden-units={options.hidden_units}"]
-            result = run_json([__file__, *common, *flags])
-            rates[variant].append(result["steps_per_second"])
-            print(" ".join(flags), f"{result['steps_per_second']:.0f} steps/s", file=sys.stderr, flush=True)
-    rows = [{**dict(zip(names, v, strict=True)), "steps_per_second": summary(rates[v])} for v in variants]
-    rows.sort(key=lambda row: -row["steps_per_second"]["median"])
-    command = ["benchmarks/peers/tf_graph_ps.py", "--data=...", f"--tune={options.tune}", f"--steps={options.steps}"]
-    settings = {"hidden_units": options.hidden_units, "ps": options.ps, "workers": options.workers}
-    write_result(options.name, command, {"kind": "tuning", "settings": settings, "variants": rows})
-    for row in rows:
-        print(row)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,15 @@ def test_resume_with_other_workers_keeps_the_batches_of_a_sync_step():
     assert Request(run_dir=run, resume=True, given=given).spec().aggregate == 4
 
 
+def test_a_job_of_rounds_takes_no_steps_of_the_task_and_can_be_resumed_for_more():
+    spec = Request(task="mnist", given={"strategy": "average", "rounds": "3"}).spec()
+    assert (spec.steps, spec.batch_size) == (-1, 20)
+    run = earlier_run(**spec.model_dump(include={"strategy", "rounds", "steps", "batch_size"}))
+    assert Request(run_dir=run, resume=True, given={"rounds": "5", "workers": "3"}).spec().rounds == 5
+    with pytest.raises(WrongInput, match="steps=50 does nothing with strategy average"):
+        Request(run_dir=run, resume=True, given={"steps": "50"}).spec()
+
+
 def test_resume_needs_a_run():
     with pytest.raises(WrongInput, match="by --run-dir"):
         Request(resume=True).spec()

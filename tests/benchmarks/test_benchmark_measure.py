@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import contestants  # noqa: E402
 import measure  # noqa: E402
 import steps  # noqa: E402
+import tuning  # noqa: E402
 import write_measurements  # noqa: E402
 
 
@@ -73,9 +75,25 @@ def test_the_fastest_variant_of_the_tuning_takes_part(tmp_path):
         {"input": "feed", "static_graph": "no", "steps_per_second": {"median": 250.0}},
         {"input": "tfdata", "static_graph": "yes", "steps_per_second": {"median": 300.0}},
     ]
-    (tmp_path / "tuning.json").write_text(json.dumps({"variants": rows}))
-    assert contestants.best_variant(tmp_path / "tuning.json") == ["--input=tfdata", "--static-graph=yes"]
-    assert contestants.best_variant(tmp_path / "none.json") == []
+    (tmp_path / "peer_100_tuning.json").write_text(json.dumps({"variants": rows}))
+    assert tuning.best_variant("peer_100_tuning", tmp_path) == ["--input=tfdata", "--static-graph=yes"]
+    assert tuning.best_variant("peer_1000_tuning", tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "python", ["/nowhere/python", sys.executable], ids=["no such python", "a python that has no torch"]
+)
+def test_a_peer_that_is_not_here_is_named_with_the_reason(monkeypatch, tmp_path, python):
+    monkeypatch.setenv(contestants.TORCH, python)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    options = argparse.Namespace(hidden_units=100, scale=1.0, without=["keras"])
+    field, missing = steps.contestants(tmp_path / "digits.npz", options)
+    reasons = {row["name"]: row["why"] for row in missing}
+    assert "make bench-torch" in reasons["PyTorch DDP"]
+    assert reasons["keras fit, 10 steps a call"] == "left out by --without"
+    assert len(field) + len(missing) == 9
+    assert {c.name for c in field}.isdisjoint(reasons)
 
 
 def contestant(name: str, batches: int = 1) -> contestants.Contestant:
@@ -116,17 +134,20 @@ def test_the_page_shows_each_kind_of_result(tmp_path):
     field = [contestant("tfleet async"), contestant("peer")]
     figures = steps.compare(field, [results(tfleet_async=1200, peer=300)])
     settings = {"hidden_units": 100, "batch_size": 20, "workers": 2, "ps": 2}
+    figures["missing"] = [{"name": "other peer", "why": "it is not here"}]
     measure.write_result("speed", ["a"], {"kind": "steps", "settings": settings, **figures}, folder=tmp_path)
     numbers = {
         "accuracy_sync": {"accuracy": measure.summary([0.93, 0.94, 0.95]), "date": "2030-01-02", "load_at_start": 0.1}
     }
     measure.write_result("other", ["b"], {"kind": "figures", "figures": numbers}, folder=tmp_path)
     variants = [{"input": "feed", "steps_per_second": measure.summary([250.0])}]
-    measure.write_result("tuning", ["c"], {"kind": "tuning", "settings": {}, "variants": variants}, folder=tmp_path)
+    about = {"kind": "tuning", "program": "the peer", "settings": {"hidden_units": 100}}
+    measure.write_result("tuning", ["c"], {**about, "variants": variants}, folder=tmp_path)
     page = write_measurements.page(tmp_path)
     assert "| tfleet async | 1,200 (1,200 to 1,200) |" in page
     assert "| tfleet async | peer | 4.00 (4.00 to 4.00) |" in page
     assert "0.9400 (0.9300 to 0.9500) | 2030-01-02, load 0.1 |" in page
+    assert "- other peer took no part: it is not here." in page
     assert "| feed | 250 (250 to 250) |" in page
     assert page.index("## Speed") < page.index("## Other figures") < page.index("was tuned")
 

@@ -77,6 +77,10 @@ def test_opening_says_what_is_trained_and_where():
     ]
     assert opening(plan(epochs=1))[0].endswith("1 epoch")
     assert opening(plan(steps=0))[0].endswith("until stopped")
+    assert opening(plan(steps=-1, strategy="average"))[0].endswith("1 round of an epoch")
+    assert opening(plan(steps=-1, strategy="average", rounds=3, local_steps=50))[0].endswith(
+        "3 rounds of 50 local steps"
+    )
     assert opening(plan(task=f"{Path.cwd()}/a/flowers.py:task"))[0].startswith("training a/flowers.py:task: ")
 
 

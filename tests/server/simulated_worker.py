@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from simulated_sockets import Line, Lost
 
+from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import TfleetError, error_for
 from tfleet.spec.layout import CHUNK, Layout, Variable
 from tfleet.strategies.ledger import permutation
-from tfleet.wire.frames import Kind, Order, Push, pack_json, pack_push, unpack_json, unpack_take
+from tfleet.wire.frames import Kind, Order, Push, Take, pack_json, pack_push, unpack_json, unpack_take
 from tfleet.wire.rows import Rows, pack_rows
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ class Task:
     state: int = 2
     evaluates: bool = False
     seed: int = 0
+    optimizer: OptimizerSpec = field(default_factory=lambda: OptimizerSpec("sgd"))
 
     @property
     def plan(self):
         layout = Layout((Variable("w", (self.parameters,)),), (Variable("s", (self.state,)),), (Variable("f", (2,)),))
-        optimizer = {"name": "sgd", "hyper": {}, "weight_decay": 0.0}
-        return TrainingPlan(layout, optimizer, self.items, self.batch, self.batch, 0, self.evaluates)
+        return TrainingPlan(layout, self.optimizer.to_json(), self.items, self.batch, self.batch, 0, self.evaluates)
 
     @property
     def batches(self):
@@ -214,10 +215,17 @@ class Worker:
     def _train(self, first, task):
         self.parameters = np.zeros(task.parameters, np.float32)
         self.state = np.zeros(task.state, np.float32)
+        self.vectors = [self.parameters]
+        compute = self._compute
+        if self.fleet.spec.strategy == "average":
+            self.optimizer = build(task.optimizer)
+            self.slots = {name: np.zeros(task.parameters, np.float32) for name in self.optimizer.slot_names}
+            self.vectors += self.slots.values()
+            compute = self._compute_run
         take = yield from self._pull()
         while take.order is not Order.OVER:
             if take.leases:
-                take = yield from self._compute(task, take.leases[0])
+                take = yield from compute(task, take.leases[0])
                 continue
             if self.draining:
                 yield from self._call(first, "leave", reason="")
@@ -301,6 +309,48 @@ class Worker:
             line.send(Kind.ROWS, meta, ids.tobytes(), gradients.tobytes())
             yield None
 
+    def _compute_run(self, task, lease):
+        """Trains a run alone; now and then tells how far it is."""
+        start, samples, told = self.step, 0, 0
+        for number in range(lease.length):
+            batch = lease.batch + number
+            gradient = task.gradient(self.parameters, lease.epoch, batch)
+            updates = lease.updates + number
+            self.optimizer.apply(self.parameters, gradient, self.slots, updates, task.rate, [(0, task.parameters)])
+            self.state += 1
+            samples += len(task.rows(lease.epoch, batch))
+            yield None
+            if number + 1 == lease.length:
+                break
+            if self.draining:
+                return Take(self.generation, self.step, Order.NONE, ())
+            if number % 3 == 2:
+                metrics = np.array([6.0, 3.0], np.float32).tobytes()
+                answer, _ = yield from self._call(
+                    self.lines[0], "progress", metrics, step=start, steps=number + 1 - told
+                )
+                told = number + 1
+                if not answer["go_on"]:
+                    return (yield from self._pull())
+        return (yield from self._push_run(lease, samples))
+
+    def _push_run(self, lease, samples):
+        self.sequence += 1
+        meta = self._meta(0.0, samples, lease.epoch, lease.batch, lease.batches)
+        for line, (low, high) in zip(self.lines[1:], self.bounds[1:], strict=True):
+            line.send(Kind.PUSH, meta, b"".join(vector[low:high].tobytes() for vector in self.vectors))
+            yield None
+        first = [vector[: self.bounds[0][1]] for vector in self.vectors]
+        told = np.array([2.0 * samples, samples], np.float32)
+        self.pushing = True
+        self.lines[0].send(Kind.PUSH, meta, b"".join(part.tobytes() for part in (*first, self.state, told)))
+        self.owed += 1
+        before = self.step
+        take = yield from self._take_first()
+        yield from self._take_others() if self.step != before else self._pull_others()
+        self.pushing = False
+        return take
+
     def _push_async(self, meta, parts):
         for line, part in [*zip(self.lines[1:], parts[1:], strict=True), (self.lines[0], parts[0])]:
             line.send(Kind.PUSH, meta, part)
@@ -340,18 +390,22 @@ class Worker:
             for _ in range(owed):
                 take, payload = yield from self._taken(line)
                 if payload:
-                    self.parameters[low:high] = np.frombuffer(payload, np.float32)
-            if self.fleet.spec.strategy == "sync" and take.step < self.step:
+                    self._put(low, high, np.frombuffer(payload, np.float32))
+            if self.fleet.spec.strategy in ("sync", "average") and take.step < self.step:
                 line.send(Kind.PULL, self._meta())
                 _, payload = yield from self._taken(line)
-                self.parameters[low:high] = np.frombuffer(payload, np.float32)
+                self._put(low, high, np.frombuffer(payload, np.float32))
+
+    def _put(self, low, high, values):
+        for vector, part in zip(self.vectors, np.split(values, len(self.vectors)), strict=True):
+            vector[low:high] = part
 
     def _take_first(self):
         take, payload = yield from self._taken(self.lines[0])
         if payload:
             values = np.frombuffer(payload, np.float32)
             self.state[:] = values[: len(self.state)]
-            self.parameters[: self.bounds[0][1]] = values[len(self.state) :]
+            self._put(*self.bounds[0], values[len(self.state) :])
         self.step = take.step
         return take
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfleet.checkpoint.errors import CommitFailed
+from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.evaluations import Evaluations, lower_is_better
@@ -18,6 +19,7 @@ from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import EvaluationSpec, JobSpec
 from tfleet.spec.layout import Layout, Variable
 from tfleet.strategies.asynchronous import AsyncLedger
+from tfleet.strategies.average import AverageLedger
 from tfleet.strategies.synchronous import SyncLedger
 from tfleet.testing.checkpoints import make_commit
 from tfleet.wire.loop import Loop
@@ -248,6 +250,9 @@ def test_plans_are_compared_by_what_must_agree(change, words):
         ({"epochs": 3, "strategy": "sync", "workers": 2, "replicas_to_aggregate": 5}, SyncLedger, 9),
         ({"epochs": 1, "strategy": "sync", "workers": 20}, SyncLedger, 1),
         ({"strategy": "sync", "workers": 2}, SyncLedger, 2000),
+        ({"strategy": "average", "workers": 2}, AverageLedger, 13),
+        ({"strategy": "average", "workers": 2, "rounds": 3}, AverageLedger, 39),
+        ({"strategy": "average", "workers": 2, "rounds": 5, "local_steps": 2}, AverageLedger, 17),
     ],
 )
 def test_the_ledger_follows_from_steps_or_epochs_and_strategy(spec, kind, total):
@@ -259,8 +264,6 @@ def test_the_ledger_follows_from_steps_or_epochs_and_strategy(spec, kind, total)
 @pytest.fixture
 def resumed(tmp_path):
     """Returns what `check_resume` says about a commit of PLAN when plan or spec are others."""
-    from tfleet.checkpoint.store import Store
-
     spec = JobSpec(workers=3, strategy="sync", seed=4)
     settings = PLAN.settings(spec, 3)
     manifest = make_commit(Store(tmp_path), 7, layout=LAYOUT.to_json(), optimizer=SGD, settings=settings)
@@ -272,6 +275,20 @@ def resumed(tmp_path):
         return aggregate
 
     return check
+
+
+def test_a_resumed_job_keeps_the_runs_of_a_round_and_their_length(tmp_path):
+    spec = JobSpec(workers=3, strategy="average", local_steps=2)
+    settings = PLAN.settings(spec, PLAN.aggregate(spec, None))
+    manifest = make_commit(Store(tmp_path), 7, layout=LAYOUT.to_json(), optimizer=SGD, settings=settings)
+    assert (settings["aggregate"], settings["local_steps"]) == (3, 2)
+    now = JobSpec(workers=8, strategy="average", local_steps=2, rounds=9)
+    assert PLAN.aggregate(now, manifest) == 3
+    PLAN.check_resume(manifest, PLAN.settings(now, 3))
+    for change in ({"local_steps": 3}, {"local_steps": 0}):
+        other = JobSpec(**{"workers": 3, "strategy": "average", **change})
+        with pytest.raises(WrongInput, match=r"commit 7 was trained with local_steps 2, this job has [03]; resume"):
+            PLAN.check_resume(manifest, PLAN.settings(other, 3))
 
 
 def test_a_resumed_job_keeps_its_steps_whatever_the_workers(resumed):

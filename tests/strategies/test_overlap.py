@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout, Variable
 from tfleet.strategies import strategy
@@ -41,7 +42,7 @@ def exchange_with(overlap):
     first = Ps()
     peers = SimpleNamespace(member=3, generation=1, first=first, others=[])
     spec = JobSpec(ps=1, overlap=overlap)
-    return first, strategy("async").exchange(peers, LAYOUT, spec)
+    return first, strategy("async").exchange(peers, LAYOUT, spec, OptimizerSpec("sgd", {}))
 
 
 def push(exchange, batch, held):

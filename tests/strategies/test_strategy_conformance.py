@@ -6,6 +6,7 @@ import pytest
 
 from tfleet.spec.job import JobSpec
 from tfleet.strategies import Strategy, strategy
+from tfleet.strategies.average import Average
 from tfleet.strategies.bounded import Bounded
 from tfleet.testing.strategies import StrategyConformance
 
@@ -20,6 +21,12 @@ class TestSync(StrategyConformance):
     @pytest.fixture
     def strategy(self) -> Strategy:
         return strategy("sync")
+
+
+class TestAverage(StrategyConformance):
+    @pytest.fixture(params=[0, 1, 2])
+    def strategy(self, request: pytest.FixtureRequest) -> Strategy:
+        return Average(local_steps=request.param)
 
 
 class TestBounded(StrategyConformance):

@@ -40,7 +40,7 @@ from tfleet.wire.frames import (
 
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 pushes = st.builds(Push, u32, u32, u64, st.floats(width=32, allow_nan=False), u32, u64, u32, u64, u32, u16, u16, u8)
-leases = st.builds(Lease, u32, u64, u32)
+leases = st.builds(Lease, u32, u64, u32, u32, u64)
 takes = st.builds(Take, u32, u64, st.sampled_from(Order), st.lists(leases, max_size=4).map(tuple))
 values = st.recursive(
     st.none()

@@ -136,7 +136,7 @@ def _with_task_defaults(spec: JobSpec) -> JobSpec:
     if spec.task not in BUILTINS:
         return spec
     builtin, update = BUILTINS[spec.task], dict[str, int]()
-    if spec.steps == TASK_DEFAULT and not spec.epochs:
+    if spec.steps == TASK_DEFAULT and not spec.epochs and spec.strategy != "average":
         update["steps"] = builtin.steps
     if not spec.batch_size:
         update["batch_size"] = builtin.batch_size

@@ -133,6 +133,9 @@ def _task(spec: JobSpec) -> str:
 
 
 def _length(spec: JobSpec) -> str:
+    if spec.strategy == "average":
+        each = count(spec.local_steps, "local step") if spec.local_steps else "an epoch"
+        return f"{count(spec.rounds, 'round')} of {each}"
     if spec.epochs:
         return count(spec.epochs, "epoch")
     if spec.steps == UNTIL_STOPPED:

@@ -19,6 +19,7 @@ from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
 from tfleet.server.profile import Profile, Staleness
@@ -123,6 +124,7 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.local_steps = LocalSteps(self)
         self._calls: Calls = {
             "beat": self._beat,
             "leave": self._leave,
@@ -132,6 +134,7 @@ class Coordinator:
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.local_steps.calls,
         }
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
@@ -140,6 +143,12 @@ class Coordinator:
     def step(self) -> int:
         """The global step."""
         return self.ledger.step if self.ledger else 0
+
+    @property
+    def told_step(self) -> int:
+        """The global step with those that workers have told of but not pushed; no more than the last one."""
+        told = self.step + self.local_steps.under_way
+        return min(told, self.ledger.total) if self.ledger and self.ledger.total else told
 
     @property
     def state(self) -> Vector:
@@ -215,11 +224,14 @@ class Coordinator:
         assert self.ledger is not None
         assert self.progress is not None
         before, now = self.ledger.step, self.loop.now()
-        if self.ledger.acknowledge(member.number, (push.epoch, push.batch), now):
-            member.steps += 1
+        counted = self.ledger.acknowledge(member.number, (push.epoch, push.batch), now)
+        self.local_steps.release(member)
+        if counted:
+            member.steps += counted
             self.staleness.add(before - push.step)
-            self.progress.pushed(member.index, member.steps, self.ledger.step, metrics)
+            self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
+            self.local_steps.clear()
             if self.strategy.aggregates:
                 self.links.reached(self.ledger.step)  # first: the others apply it meanwhile
             self._replica.reach(self.ledger.step)
@@ -253,8 +265,10 @@ class Coordinator:
         handler(Call(connection, member, values, payload, reply))
 
     def payload_limit(self, values: Values) -> int:
-        """Returns the bytes that a call may bring: only initial state and frozen values come with one."""
-        return self.starting.payload_limit() if values.get("call") == "initialised" else 0
+        """Returns the bytes that a call may bring: initial state and frozen values, or metrics of local steps."""
+        limits = {"initialised": self.starting.payload_limit, "progress": self.local_steps.payload_limit}
+        limit = limits.get(str(values.get("call")))
+        return limit() if limit else 0
 
     def gone(self, connection: Connection) -> None:
         """A worker, the evaluator or a ps has closed its connection, or died."""
@@ -308,7 +322,8 @@ class Coordinator:
         if leases and self.training_started is None:
             self.training_started = self.clock()
         # Whoever has to wait pulls: what the other ps have told it would be old by the time that it gets a batch.
-        stale = not waits and (pulled or not self.strategy.aggregates or push.step != self.step)
+        fresh = self.strategy.aggregates and not self.strategy.local and push.step == self.step
+        stale = not waits and (pulled or not fresh)
         take = Take(self.generation, self.step, order, tuple(leases))
         self._replica.answer(connection, take, push.slot if stale else None)
 
@@ -330,8 +345,8 @@ class Coordinator:
         member = self.members.living.get(int(call.values["member"]))
         if member:
             member.seen = self.loop.now()
-            if member.role == "worker":
-                self.profile.take("worker", member.index, call.values["times"])
+            if "times" in call.values:
+                self.profile.take(member.role, member.index, call.values["times"])
             if call.values.get("draining") and not member.draining:
                 member.draining = True
                 self.serve_parked()
@@ -376,7 +391,7 @@ class Coordinator:
         if self.ledger:
             self.ledger.give_back(member.number)
             self.ending.given_back()
-        for part in (self.starting, self.evaluating, self.ending):
+        for part in (self.starting, self.evaluating, self.ending, self.local_steps):
             part.release(member)
         self.serve_parked()
 

@@ -118,10 +118,10 @@ class FirstPs(Process):
     def _report(self) -> None:
         self._publish()
         job = self._job
-        if job and job.phase == "training" and job.progress and job.ledger and job.step:
+        if job and job.phase == "training" and job.progress and job.ledger and job.told_step:
             speed = round(job.progress.steps_per_second, 1)
             job.progress.write_metrics(
-                "train", job.step, job.ledger.epoch, job.progress.metrics(), steps_per_second=speed
+                "train", job.told_step, job.ledger.epoch, job.progress.metrics(), steps_per_second=speed
             )
 
     def _open_status_port(self) -> None:

@@ -21,7 +21,8 @@ class Member:
         connection: the one it joined by.
         seen: when it was last heard of, in the loop's time.
         state: joined, working, done or lost.
-        steps: pushes taken from it.
+        steps: pushes taken from it; under average the batches of its runs.
+        under_way: steps that it has told of besides, of a run that is not pushed yet.
         restarts: how often its backend had started it again when it joined.
         draining: whether it leaves after the batch at hand: it gets no more.
     """
@@ -35,6 +36,7 @@ class Member:
     steps: int = 0
     restarts: int = 0
     draining: bool = False
+    under_way: int = 0
     rate: Rate = field(default_factory=Rate)
     steps_per_second: float = 0.0
 
@@ -44,7 +46,7 @@ class Member:
             "role": self.role,
             "index": self.index,
             "state": self.state,
-            "steps": self.steps,
+            "steps": self.steps + self.under_way,
             "steps_per_second": round(self.steps_per_second, 1),
             "restarts": self.restarts,
         }
@@ -88,7 +90,7 @@ class Members:
     def tick(self, now: float) -> None:
         """Updates each member's rate."""
         for member in self.living.values():
-            member.steps_per_second = member.rate.update(now, member.steps)
+            member.steps_per_second = member.rate.update(now, member.steps + member.under_way)
 
     def describe(self) -> list[dict[str, Any]]:
         """Returns the rows of the status, by role and index."""

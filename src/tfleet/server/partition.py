@@ -28,7 +28,7 @@ class Partition:
         slots: the optimizer's of these, each float32 [size].
         tables: the part of each sparse table that is here, perhaps without rows.
         state: float32; empty except in ps 0.
-        iteration: updates applied.
+        iteration: updates applied; under average by the workers.
     """
 
     def __init__(

@@ -100,6 +100,7 @@ class TrainingPlan:
             "items": self.items,
             "xla": spec.xla,
             "threads": spec.threads,
+            **{name: getattr(spec, name) for name in strategy(spec.strategy).must_stay},
         }
 
     def check_resume(self, manifest: Manifest, settings: dict[str, Any]) -> None:
@@ -119,7 +120,8 @@ class TrainingPlan:
                 f"commit {manifest.number} was trained with the optimizer {_optimizer(manifest.optimizer)}, "
                 f"the model now has {_optimizer(self.optimizer)}; undo that change, or train in a new --run-dir"
             )
-        for name, known_as in _MUST_STAY.items():
+        own = strategy(str(settings["strategy"])).must_stay
+        for name, known_as in [*_MUST_STAY.items(), *zip(own, own, strict=True)]:
             if manifest.settings.get(name) != settings[name]:
                 raise WrongInput(
                     f"commit {manifest.number} was trained with {known_as} {manifest.settings.get(name)}, this job has "
@@ -135,10 +137,13 @@ class TrainingPlan:
     def ledger(self, spec: JobSpec, aggregate: int) -> Ledger:
         """Makes the ledger that the strategy needs."""
         batches = batches_in_epoch(self.items, self.batch_items)
-        total = self.steps if spec.steps == TASK_DEFAULT else spec.steps
-        if spec.epochs:
-            total = spec.epochs * math.ceil(batches / aggregate)
-        return strategy(spec.strategy).of(spec).ledger(batches, total, aggregate)
+        chosen = strategy(spec.strategy).of(spec)
+        total = chosen.steps(batches, aggregate)
+        if total is None:
+            total = self.steps if spec.steps == TASK_DEFAULT else spec.steps
+            if spec.epochs:
+                total = spec.epochs * math.ceil(batches / aggregate)
+        return chosen.ledger(batches, total, aggregate)
 
 
 def _optimizer(values: dict[str, Any]) -> str:

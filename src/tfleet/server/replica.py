@@ -116,6 +116,8 @@ class PsReplica(Handler):
         self._rows = RowPushes([])
         self._extra = 0
         self._first_sizes = (0, 0)
+        self._width = 0
+        self._told: tuple[memoryview, ...] = ()
         self._waiting: deque[Connection] = deque()
         self._unanswered: dict[Connection, int] = {}
         self._admitted: dict[int, int] = {}
@@ -148,8 +150,12 @@ class PsReplica(Handler):
         partition = Partition(low, high, optimizer, decay, state, tables, start=int(values["start"]))
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
-        self._aggregates = strategy(str(values["strategy"])).aggregates
-        self._rule = strategy(str(values["strategy"])).rule(partition, int(values["batch_size"]))
+        chosen = strategy(str(values["strategy"]))
+        self._aggregates = chosen.aggregates
+        self._rule = chosen.rule(partition, int(values["batch_size"]))
+        vectors = (partition.parameters, *(partition.slots.values() if chosen.local else ()))
+        self._width = len(vectors) * partition.size
+        self._told = (partition.state.data, *(vector.data for vector in vectors))
         self._first_sizes = (state, int(values["metrics"]))
         self._extra = 4 * sum(self._first_sizes)
 
@@ -161,7 +167,7 @@ class PsReplica(Handler):
                 partition.state[:] = self._store.read_state(manifest)[0]
 
         def ready(_: None = None) -> None:
-            self._pool = BufferPool(4 * partition.size + self._extra)
+            self._pool = BufferPool(4 * self._width + self._extra)
             self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
             reply({})
@@ -351,7 +357,7 @@ class PsReplica(Handler):
         assert partition is not None
         views: tuple[memoryview, ...] = ()
         if slot == BY_SOCKET:
-            views = (partition.state.data, partition.parameters.data)
+            views = self._told
         elif slot is not None:
             target = connection.memory.slots[slot]
             np.copyto(target.parameters, partition.parameters)
@@ -457,7 +463,7 @@ class PsReplica(Handler):
             return shared.gradient, shared.state, shared.metrics
         assert self.partition is not None
         vector = np.frombuffer(payload, np.float32)
-        low, high = self.partition.size, self.partition.size + len(self.partition.state)
+        low, high = self._width, self._width + len(self.partition.state)
         return vector[:low], vector[low:high], vector[high:]
 
     def _pull(self, connection: Connection, pull: Push) -> None:

@@ -17,7 +17,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
     loss = metrics.pop("loss", None)
     total = job.ledger.total if job.ledger else max(0, job.spec.steps)
     rate = job.progress.steps_per_second if job.progress else 0.0
-    left = (total - job.step) / rate if job.phase == "training" and total and rate else None
+    left = (total - job.told_step) / rate if job.phase == "training" and total and rate else None
     elapsed = job.training_elapsed
     if job.phase == "training" and job.training_started is not None:
         elapsed += now - job.training_started
@@ -31,7 +31,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "exit_code": over.get("exit_code"),
         "task": job.spec.task,
         "strategy": job.spec.strategy,
-        "step": job.step,
+        "step": job.told_step,
         "steps": total,
         "epoch": job.ledger.epoch if job.ledger else 0,
         "steps_per_second": round(rate, 1),

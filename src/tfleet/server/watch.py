@@ -37,7 +37,7 @@ class Watch:
         now = job.loop.now()
         job.members.tick(now)
         if job.progress:
-            job.progress.tick(now, job.step)
+            job.progress.tick(now, job.told_step)
         self._check_workers(now)
         self._check_deadline()
         if now >= self._next_ping:

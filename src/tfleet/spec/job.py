@@ -193,6 +193,12 @@ class JobSpec(_Section):
 
     def _refuse_idle(self) -> None:
         """Refuses what would do nothing with this strategy."""
+        if self.strategy == "average" and (self.epochs or self.steps != TASK_DEFAULT):
+            name = "epochs" if self.epochs else "steps"
+            raise ValueError(
+                f"{name}={getattr(self, name)} does nothing with strategy average, which trains rounds of local_steps: "
+                f"leave {name} out and give rounds"
+            )
         own = {"replicas_to_aggregate": "sync", "staleness": "bounded", "local_steps": "average", "rounds": "average"}
         for name, strategy in own.items():
             if self.strategy != strategy and getattr(self, name) != type(self).model_fields[name].default:
@@ -222,7 +228,9 @@ class JobSpec(_Section):
 
     @property
     def aggregate(self) -> int:
-        """Batches in one global step: `replicas_to_aggregate` under sync, 1 under async."""
+        """What meets in one step: `replicas_to_aggregate` batches under sync, a run of each worker under average."""
+        if self.strategy == "average":
+            return self.workers
         return (self.replicas_to_aggregate or self.workers) if self.strategy == "sync" else 1
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
@@ -163,6 +164,6 @@ class Async(Strategy):
         """See `Strategy.rule`."""
         return ApplyAtOnce(partition)
 
-    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec, optimizer: OptimizerSpec) -> Exchange:
         """See `Strategy.exchange`."""
         return AsyncExchange(peers, layout, spec)

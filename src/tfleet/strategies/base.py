@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.exchange import Exchange, Peers
@@ -20,14 +21,28 @@ class Strategy(ABC):
         aggregates: whether a step applies several batches together. Then there is a moment between two steps in which
             no push is under way, workers get new parameters with a new step only, and a lost worker leaves nothing
             half done.
+        local: whether workers update their parameters by themselves between two pushes. Then a push brings parameters
+            and the optimizer's slots instead of a gradient, and each answer with parameters brings the slots too.
+        must_stay: fields of `JobSpec` of this strategy that a resumed job cannot change.
     """
 
     name: ClassVar[str]
     aggregates: ClassVar[bool]
+    local: ClassVar[bool] = False
+    must_stay: ClassVar[tuple[str, ...]] = ()
 
     def of(self, job: JobSpec) -> Strategy:
         """Returns this strategy as the job wants it, with its own fields of `JobSpec`."""
         return self
+
+    def steps(self, batches: int, aggregate: int) -> int | None:
+        """Returns the global steps to train where the strategy's own fields say so, else None.
+
+        Args:
+            batches: in an epoch.
+            aggregate: batches in a full step.
+        """
+        return None
 
     @abstractmethod
     def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
@@ -49,11 +64,12 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec, optimizer: OptimizerSpec) -> Exchange:
         """Makes a worker's side; blocks for a round trip to each ps of the same machine.
 
         Args:
             peers: its connections.
             layout: of the model.
             spec: of the job.
+            optimizer: of the model, for workers that update by themselves.
         """

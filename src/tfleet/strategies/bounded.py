@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.job import STALENESS, JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.asynchronous import ApplyAtOnce, AsyncExchange, AsyncLedger
@@ -131,6 +132,6 @@ class Bounded(Strategy):
         """See `Strategy.rule`."""
         return ApplyAtOnce(partition)
 
-    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec, optimizer: OptimizerSpec) -> Exchange:
         """See `Strategy.exchange`."""
         return AsyncExchange(peers, layout, spec)

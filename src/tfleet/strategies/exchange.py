@@ -98,6 +98,11 @@ class Exchange(ABC):
         self._used = self._into = 0
         self.state, self.parameters = self._slots[0]
 
+    @property
+    def updates(self) -> int:
+        """How many updates have led to these parameters: what a learning-rate schedule goes by."""
+        return self.step
+
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
         self._send(self._peers.first, Kind.PULL, self._meta(held=0))

@@ -64,8 +64,12 @@ class Ledger(ABC):
         """Gives up to `want` batches to a member; an empty list when there is none for it now."""
 
     @abstractmethod
-    def acknowledge(self, member: int, key: Key, now: float) -> bool:
-        """Counts a batch as done; False (and nothing changes) when it is not this member's to do."""
+    def acknowledge(self, member: int, key: Key, now: float) -> int:
+        """Counts a batch, or the run that begins with it, as done.
+
+        Returns:
+            The number of batches; 0 (and nothing changes) when it is not this member's to do.
+        """
 
     @abstractmethod
     def give_back(self, member: int) -> int:

@@ -16,11 +16,15 @@ class Updatable(Protocol):
     """A partition, as far as a rule needs it.
 
     Attributes:
+        parameters: float32 [size].
+        slots: the optimizer's, each float32 [size].
         state: float32; empty except in ps 0.
-        iteration: updates applied.
+        iteration: updates applied; under average by the workers.
         size: number of parameters.
     """
 
+    parameters: Vector
+    slots: dict[str, Vector]
     state: Vector
     iteration: int
 
@@ -41,7 +45,8 @@ class Rule(ABC):
 
         Args:
             push: its meta.
-            gradient: float32 [size], only valid during the call.
+            gradient: float32 [size], only valid during the call; where workers update by themselves, parameters and
+                slots instead, one after the other.
             state: float32, what the worker tells of the state; empty except in ps 0.
         """
 

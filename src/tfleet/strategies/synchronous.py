@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tfleet.optimizers import OptimizerSpec
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
 from tfleet.strategies.base import Strategy
@@ -63,8 +65,7 @@ class SyncLedger(Ledger):
         """Gives at most one batch: the first free one, else a copy of the oldest lease if that is overdue."""
         if self.finished or not want:
             return []
-        first, count = self._batches_of_step()
-        free = (b for b in range(first, first + count) if b not in self._done and not self._leases.get(b))
+        free = (b for b in self._parts() if b not in self._done and not self._leases.get(b))
         batch = next(free, None)
         if batch is None:
             batch = self._overdue(member, now)
@@ -72,9 +73,9 @@ class SyncLedger(Ledger):
                 return []
             self.copies += 1
         self._leases.setdefault(batch, {})[member] = now
-        return [Lease(self.epoch, batch, count)]
+        return [self._lease_of(batch)]
 
-    def acknowledge(self, member: int, key: Key, now: float) -> bool:
+    def acknowledge(self, member: int, key: Key, now: float) -> int:
         """Counts the batch if the member has a lease of it in the present step; the last one completes the step."""
         epoch, batch = key
         holders = self._leases.get(batch, {})  # of the present step, and none once it is done
@@ -85,10 +86,10 @@ class SyncLedger(Ledger):
         del self._leases[batch]
         self._done.add(batch)
         self._acknowledged += 1
-        if len(self._done) == self._batches_of_step()[1]:
+        if len(self._done) == len(self._parts()):
             self._done.clear()
             self._leases.clear()
-            self.step += 1
+            self._end_step()
         return True
 
     def give_back(self, member: int) -> int:
@@ -125,9 +126,16 @@ class SyncLedger(Ledger):
             "returned": 0,
         }
 
-    def _batches_of_step(self) -> tuple[int, int]:
+    def _parts(self) -> Sequence[int]:
+        """Returns what is leased of the present step: the batches; under average the first of each run."""
         first = (self.step % self._steps_per_epoch) * self.aggregate
-        return first, min(self.aggregate, self.batches - first)
+        return range(first, min(first + self.aggregate, self.batches))
+
+    def _lease_of(self, part: int) -> Lease:
+        return Lease(self.epoch, part, len(self._parts()))
+
+    def _end_step(self) -> None:
+        self.step += 1
 
     def _overdue(self, member: int, now: float) -> int | None:
         limit = OVERDUE_UNKNOWN
@@ -226,12 +234,16 @@ class SyncExchange(Exchange):
     def _receive_others(self) -> None:
         """Takes what is owed: the parameters of the present step, from every other ps."""
         owed, self._owed = self._owed, 0
-        for channel, view in zip(self._peers.others, self._views[0][1:], strict=True):
+        for number, (channel, view) in enumerate(zip(self._peers.others, self._views[0][1:], strict=True), 1):
             for _ in range(owed):
                 take = taken(channel, view)
             if take.step < self.step:  # answered when an earlier step was done, for which ps 0 had no lease for us
                 self._send(channel, Kind.PULL, self._meta())
                 taken(channel, view)
+            self._arrived(number)
+
+    def _arrived(self, number: int) -> None:
+        """The present parameters of one of the other ps are in its view."""
 
 
 class Sync(Strategy):
@@ -248,6 +260,6 @@ class Sync(Strategy):
         """See `Strategy.rule`."""
         return ApplyTogether(partition, batch_size)
 
-    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec) -> Exchange:
+    def exchange(self, peers: Peers, layout: Layout, spec: JobSpec, optimizer: OptimizerSpec) -> Exchange:
         """See `Strategy.exchange`."""
         return SyncExchange(peers, layout, spec)

@@ -129,11 +129,11 @@ class Push(NamedTuple):
         member: the worker's number in this generation.
         sequence: counts this worker's pushes, from 1; a partition applies each at most once. PULL: the last one.
         learning_rate: for this update.
-        samples: in the batch.
-        step: global step of the parameters that the gradient was computed from.
+        samples: in the batch, or in the run.
+        step: global step of the parameters that the gradient was computed from, or that the run started from.
         epoch: of the batch.
-        batch: its number within the epoch.
-        batches: that make up this step (1 under async).
+        batch: its number within the epoch; of a run the first.
+        batches: that make up this step (1 under async); under average the runs that make up this round.
         want: how many leases the worker would like (to ps 0 only).
         held: how many it still has besides: with none it waits for one.
         slot: where in the shared memory the answer goes; the gradient is there too. `BY_SOCKET`: as payloads.
@@ -231,17 +231,21 @@ class Order(IntEnum):
 
 
 class Lease(NamedTuple):
-    """The right to compute one batch.
+    """The right to compute one batch, or a run of consecutive batches.
 
     Attributes:
         epoch: of the batch.
-        batch: its number within the epoch.
-        batches: that make up its step (1 under async).
+        batch: its number within the epoch; of a run the first.
+        batches: that make up its step (1 under async); under average the runs that make up its round.
+        length: batches of the run; 1 but under average.
+        updates: local updates that led to the parameters that the run starts from; 0 but under average.
     """
 
     epoch: int
     batch: int
     batches: int
+    length: int = 1
+    updates: int = 0
 
 
 class Take(NamedTuple):
@@ -261,7 +265,7 @@ class Take(NamedTuple):
 
 
 _TAKE = struct.Struct("<IQB")
-_LEASE = struct.Struct("<IQI")
+_LEASE = struct.Struct("<IQIIQ")
 
 
 def pack_take(take: Take) -> bytes:

@@ -92,7 +92,7 @@ class TrainingLoop:
         times.end("gradient")
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
-        rate = built.optimizer.learning_rate(exchange.step)
+        rate = built.optimizer.learning_rate(exchange.updates)
         self._recorder.step(exchange, step, batch, rate)
         take = exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
         times.end("exchange")

@@ -147,11 +147,12 @@ class WorkerProcess:
         session.first.call("describe", plan=built.plan.to_json())
         resumed = self._start(session, built)
         session.attach()
-        exchange = strategy(self._spec.strategy).exchange(session, built.plan.layout, self._spec)
-        if built.plan.layout.sparse:
-            exchange.rows = RowExchange(session, built.plan.layout, self._spec.ps)
+        chosen, layout = strategy(self._spec.strategy), built.plan.layout
+        exchange = chosen.exchange(session, layout, self._spec, built.optimizer.spec)
+        if layout.sparse:
+            exchange.rows = RowExchange(session, layout, self._spec.ps)
         remarks = [*built.gradient.tables.remarks, exchange.remark]
-        if built.plan.layout.sparse and self._spec.overlap == "always":
+        if layout.sparse and self._spec.overlap == "always":
             remarks.append("overlap=always has no effect: rows of an embedding are fetched between two batches")
         for remark in filter(None, remarks):
             session.first.call("remark", text=remark)
