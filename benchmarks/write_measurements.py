@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import HERE, RESULTS
+from render_sparse import sparse_section
 
 PAGE = HERE.parent / "docs" / "measurements.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
@@ -335,6 +336,7 @@ SECTIONS = {
     "whole": whole_section,
     "limit": limit_section,
     "emulated": emulated_section,
+    "sparse": lambda result: sparse_section(result, spread, origin(result)),
     "figures": figures_section,
     "kubernetes": kubernetes_section,
     "images": built_images_section,

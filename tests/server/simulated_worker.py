@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,10 @@ from simulated_sockets import Line, Lost
 from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import TfleetError, error_for
-from tfleet.spec.layout import CHUNK, Layout, Variable, partition_bounds
+from tfleet.spec.layout import CHUNK, Layout, Variable
 from tfleet.strategies.ledger import permutation
 from tfleet.wire.frames import Kind, Order, Push, Take, pack_json, pack_push, unpack_json, unpack_take
+from tfleet.wire.rows import Rows, pack_rows
 
 if TYPE_CHECKING:
     from simulated_fleet import Fleet
@@ -67,6 +68,33 @@ class Counting(Task):
     def counts(self, parameters):
         """Returns how often each chunk has each batch: int [chunks, CHUNK]."""
         return np.rint(np.asarray(parameters)).astype(int).reshape(-1, CHUNK)
+
+
+class SparseCounting(Counting):
+    """Counting, with a table ahead of it: each batch adds 1 to three rows of its own, in each third of the table."""
+
+    third, width = 32, 33
+
+    @property
+    def plan(self):
+        plan = super().plan
+        table = Variable("table", (3 * self.third, self.width))
+        return replace(plan, layout=replace(plan.layout, trainable=(table, *plan.layout.trainable), sparse=(0,)))
+
+    @property
+    def table_size(self):
+        return 3 * self.third * self.width
+
+    def initial(self):
+        return np.zeros(self.table_size + self.parameters, np.float32)
+
+    def touched(self, epoch, batch):
+        return epoch * self.batches + batch + np.arange(3) * self.third
+
+    def split(self, parameters):
+        """Returns the table, and the rest."""
+        table = np.rint(parameters[: self.table_size]).astype(int)
+        return table.reshape(3, self.third, self.width), parameters[self.table_size :]
 
 
 class Linear(Task):
@@ -160,7 +188,9 @@ class Worker:
         if self.role == "evaluator":
             return (yield from self._follow(first))
         self.lines += [fleet.connect(i) for i in range(1, len(welcome["ps"]))]
-        self.bounds = partition_bounds(task.parameters, len(self.lines))
+        layout = task.plan.layout
+        self.whole, self.bounds = layout.bounds(len(self.lines)), layout.dense_bounds(len(self.lines))
+        self.tables = [[table.within(*bounds) for table in layout.tables] for bounds in self.whole]
         try:
             yield from self._call(first, "describe", plan=task.plan.to_json())
             yield from self._start(first, task)
@@ -176,7 +206,7 @@ class Worker:
             answer, frozen = yield from self._call(first, "start")
             if not answer["initialise"]:
                 break
-            for line, (low, high) in zip(self.lines, self.bounds, strict=True):
+            for line, (low, high) in zip(self.lines, self.whole, strict=True):
                 yield from self._call(line, "set", task.initial()[low:high].tobytes(), generation=self.generation)
             rest = np.concatenate([np.zeros(task.state), [3.0, 4.0]]).astype(np.float32)
             yield from self._call(first, "initialised", rest.tobytes())
@@ -239,6 +269,8 @@ class Worker:
             yield from self._call(first, "report", step=manifest.step, commit=seen, metrics=metrics)
 
     def _compute(self, task, lease):
+        touched = task.touched(lease.epoch, lease.batch) if isinstance(task, SparseCounting) else []
+        yield from self._fetch(touched)
         gradient = task.gradient(self.parameters, lease.epoch, lease.batch)
         samples = len(task.rows(lease.epoch, lease.batch))
         self.sequence += 1
@@ -248,9 +280,34 @@ class Worker:
         parts[0] += (self.state + change if self.fleet.spec.strategy == "sync" else change).tobytes()
         parts[0] += np.array([2.0 * samples, samples], np.float32).tobytes()
         self.pushing = True
+        yield from self._send_rows(touched)
         take = yield from (self._push_sync if self.fleet.spec.strategy == "sync" else self._push_async)(meta, parts)
         self.pushing = False
         return take
+
+    def _held(self, touched):
+        """Yields each partition that holds some of these rows of the table, with its own numbers of them."""
+        first = 0
+        for line, tables in zip(self.lines, self.tables, strict=True):
+            for table in tables:
+                ids = np.array([row - first for row in touched if 0 <= row - first < table.rows], np.int64)
+                if len(ids):
+                    yield line, ids, table.width
+                first += table.rows
+
+    def _fetch(self, touched):
+        for line, ids, width in self._held(touched):
+            line.send(Kind.FETCH, pack_rows(Rows(self.generation, self.member, 0, (len(ids),))), ids.tobytes())
+            _, payload = yield from self._taken(line)
+            rows = np.frombuffer(payload, np.float32).reshape(len(ids), width)
+            assert (rows == rows[:, :1]).all()
+
+    def _send_rows(self, touched):
+        for line, ids, width in self._held(touched):
+            gradients = np.full((len(ids), width), -1, np.float32)
+            meta = pack_rows(Rows(self.generation, self.member, self.sequence, (len(ids),)))
+            line.send(Kind.ROWS, meta, ids.tobytes(), gradients.tobytes())
+            yield None
 
     def _compute_run(self, task, lease):
         """Trains a run alone; now and then tells how far it is."""

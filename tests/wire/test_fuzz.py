@@ -30,8 +30,12 @@ from tfleet.wire.frames import (
     pack_reach,
     unpack_take,
 )
+from tfleet.wire.rows import Rows, pack_rows
 
 SIZE = 2048
+TABLE = (64, 4)
+WHOLE = SIZE + 64 * 4
+ROWS = [0, 7, 63]
 FRAMES = 3000
 MEMORY = 64 << 10
 """KiB by which the process may have grown at its peak: a few frames of the largest meta."""
@@ -50,15 +54,8 @@ class Ps:
         self.peers.server._handler = self.replica
         self.job = None
         self.extra = 0
-        values = {
-            "generation": 1,
-            "low": 0,
-            "high": SIZE,
-            "strategy": "async",
-            "batch_size": 4,
-            "wire_dtype": "float32",
-            "decay": [],
-        }
+        values = {"generation": 1, "low": 0, "strategy": "async", "batch_size": 4, "wire_dtype": "float32", "decay": []}
+        values |= {"high": WHOLE, "start": 0, "tables": [[SIZE, *TABLE]]}
         optimizer = {"name": "sgd", "hyper": {}, "weight_decay": 0.0}
         if index == 0:
             spec = JobSpec(task="t", ps=1, workers=1, steps=0)
@@ -69,7 +66,7 @@ class Ps:
             nothing = {"state": 0, "metrics": 0, "restore": -1}
             self.replica.prepare({**values, **nothing, "optimizer": optimizer}, lambda _: None)
             self.replica.coordinator = self.peers.adopt()[0]
-        layout = Layout((Variable("w", (SIZE,)),))
+        layout = Layout((Variable("w", (SIZE,)), Variable("table", TABLE)), sparse=(1,))
         self.plan = TrainingPlan(layout, optimizer, 100, 4, 4, 0, False).to_json()
 
     def worker(self):
@@ -81,7 +78,7 @@ class Ps:
             self.call(sock, call="join", role="worker", index=0)
             self.call(sock, call="describe", plan=self.plan)
             self.call(sock, call="start")
-            self.call(sock, bytes(4 * SIZE), call="set", generation=1)
+            self.call(sock, bytes(4 * WHOLE), call="set", generation=1)
             self.call(sock, call="initialised")
             while self.job.phase == "starting":
                 self.peers.loop.turn(0.01)
@@ -95,8 +92,18 @@ class Ps:
         assert answered[0] is Kind.RESULT, answered
         return answered
 
+    def fetch(self, sock, ids):
+        """Returns rows of the table."""
+        sock.sendall(frame(Kind.FETCH, pack_rows(Rows(1, 1, 0, (len(ids),))), np.array(ids, np.int64).tobytes()))
+        self.peers.step()
+        kind, _, payload = frame_of(sock)
+        assert kind is Kind.TAKE
+        return np.frombuffer(payload, np.float32).reshape(len(ids), TABLE[1])
+
     def push(self, sock, sequence, lease=None):
-        """Pushes a gradient of minus ones, and returns the answer."""
+        """Pushes a gradient of minus ones, with three rows, and returns the answer."""
+        rows = np.array(ROWS, np.int64).tobytes() + np.full((len(ROWS), TABLE[1]), -1, np.float32).tobytes()
+        sock.sendall(frame(Kind.ROWS, pack_rows(Rows(1, 1, sequence, (len(ROWS),))), rows))
         epoch, batch = lease[:2] if lease else (0, 0)
         meta = pack_push(Push(1, 1, sequence, 1.0, 4, 0, epoch, batch, 1, 1, 0))
         sock.sendall(frame(Kind.PUSH, meta, np.full(SIZE, -1, np.float32).tobytes() + bytes(self.extra)))
@@ -143,6 +150,9 @@ def seeds(ps):
     ]
     frames = [frame(Kind.CALL, pack_json(values)) for values in calls]
     frames += [frame(Kind.PUSH, push, bytes(4 * SIZE + ps.extra)), frame(Kind.PULL, push)]
+    rows = pack_rows(Rows(1, 99, 7, (3,)))
+    ids = np.array(ROWS, np.int64).tobytes()
+    frames += [frame(Kind.ROWS, rows, ids + bytes(48)), frame(Kind.FETCH, rows, ids)]
     frames += [frame(Kind.RESULT, b'{"id":1}'), frame(Kind.ERROR, b'{"id":1,"message":"x"}')]
     frames += [frame(Kind.HAVE, pack_have(Have(1, 1))), frame(Kind.REACH, pack_reach(1 << 40))]
     return [*frames, frame(Kind.TAKE, bytes(13)), frame(Kind.CHALLENGE, bytes(32)), frame(Kind.ANSWER, bytes(64))]
@@ -200,6 +210,10 @@ def test_damaged_frames_hurt_nobody_else(tmp_path, index):
             lease = take.leases[0] if take.leases else None
             assert len(parameters) == SIZE
             assert set(parameters) == {sequence}
+            assert (ps.fetch(worker, ROWS) == sequence).all()
+    assert not ps.fetch(worker, [1, 62]).any()
+    assert not ps.replica._rows._senders
+    assert not ps.replica._rows._come
     assert set(parameters) == {sequence}  # each push of the worker, and nothing else
     assert not ps.replica._receiving
     assert not ps.replica._waiting

@@ -40,6 +40,12 @@ def read(folder):
     return reader
 
 
+def by_variable(model, gradient=None):
+    gradient = flat_gradient(model) if gradient is None else gradient
+    cuts = np.cumsum([int(np.prod(v.shape)) for v in model.trainable_variables])[:-1]
+    return [(None, part) for part in np.split(gradient, cuts)]
+
+
 def flat_gradient(model):
     size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     return np.linspace(-1, 1, size, dtype="float32")
@@ -185,7 +191,7 @@ def test_details_of_an_mlp(mlp, tmp_path):
     x = np.random.default_rng(0).random((20, 28, 28, 1), "float32")
     gradient = flat_gradient(mlp)
     details = Details(details_folder(tmp_path), mlp)
-    details.write(300, x, gradient)
+    details.write(300, x, by_variable(mlp, gradient))
     details.close()
     reader = read(tmp_path / "train" / "details")
     assert set(reader.Tags()["histograms"]) == {
@@ -227,7 +233,7 @@ def test_details_of_a_cnn_with_colours(tmp_path):
     values = keras.layers.BatchNormalization()(values)
     model = keras.Model(image, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(values)), name="cnn")
     details = Details(tmp_path, model)
-    details.write(1, np.full((3, 16, 12, 3), 7, np.uint8), flat_gradient(model))
+    details.write(1, np.full((3, 16, 12, 3), 7, np.uint8), by_variable(model))
     details.close()
     reader = read(tmp_path)
     assert picture(reader, "inputs/input").shape == (2 * 17 - 1, 2 * 13 - 1, 3)
@@ -246,7 +252,7 @@ def test_inputs_and_outputs_by_name(tmp_path):
     model = keras.Model(inputs, {"a": shared(both), "b": shared(-both)})
     details = Details(tmp_path, model)
     x = {"image": np.zeros((5, 8, 8, 1), "float32"), "words": np.ones((5, 4), "int32")}
-    details.write(1, x, flat_gradient(model))
+    details.write(1, x, by_variable(model))
     details.close()
     reader = read(tmp_path)
     assert set(reader.Tags()["images"]) == {"inputs/image"}
@@ -267,8 +273,8 @@ def test_a_subclassed_model_has_no_activations_said_once(tmp_path, caplog):
     model(x)
     with caplog.at_level(logging.WARNING):
         details = Details(tmp_path, model)
-        details.write(1, x, flat_gradient(model))
-        details.write(2, x, flat_gradient(model))
+        details.write(1, x, by_variable(model))
+        details.write(2, x, by_variable(model))
     details.close()
     [record] = caplog.records
     assert record.getMessage().startswith("no activation histograms")
@@ -285,18 +291,31 @@ def test_a_subclassed_model_has_no_activations_said_once(tmp_path, caplog):
 def test_details_change_nothing_in_the_model(mlp, tmp_path):
     before = [v.numpy().copy() for v in mlp.variables]
     names = [v.path for v in mlp.variables]
-    Details(tmp_path, mlp).write(1, np.ones((2, 28, 28, 1), "float32"), flat_gradient(mlp))
+    Details(tmp_path, mlp).write(1, np.ones((2, 28, 28, 1), "float32"), by_variable(mlp))
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, mlp.variables, strict=True))
     assert [v.path for v in mlp.variables] == names
 
 
 def test_equal_numbers_are_one_bucket(mlp, tmp_path):
     details = Details(tmp_path, mlp)
-    details.write(1, np.ones((2, 28, 28, 1), "float32"), flat_gradient(mlp))
+    details.write(1, np.ones((2, 28, 28, 1), "float32"), by_variable(mlp))
     details.close()
     bias = read(tmp_path).Histograms("biases/dense/bias")[0].histogram_value
     assert (bias.min, bias.max, bias.num) == (0.0, 0.0, 10.0)
     assert (list(bias.bucket_limit), list(bias.bucket)) == ([0.0], [10.0])
+
+
+def test_of_a_sparse_table_the_rows_of_the_batch_are_shown(tmp_path):
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(50, 3)])
+    model.trainable_variables[0].assign(np.arange(150).reshape(50, 3))
+    details = Details(tmp_path, model)
+    rows = np.array([1, 7])
+    details.write(1, np.array([[1, 7]]), [(rows, np.array([[1, 2, 3], [4, 5, 6]], np.float32))])
+    details.close()
+    shown = read(tmp_path)
+    weights = shown.Histograms("weights/embedding/embeddings")[0].histogram_value
+    assert (weights.min, weights.max, weights.num) == (3.0, 23.0, 6.0)
+    assert shown.Histograms("gradients/embedding/embeddings")[0].histogram_value.sum == 21
 
 
 def test_a_spoilt_gradient_still_gives_histograms(mlp, tmp_path):
@@ -304,7 +323,7 @@ def test_a_spoilt_gradient_still_gives_histograms(mlp, tmp_path):
     gradient[:7840] = np.nan
     gradient[-1] = np.inf
     details = Details(tmp_path, mlp)
-    details.write(1, np.ones((2, 28, 28, 1), "float32"), gradient)
+    details.write(1, np.ones((2, 28, 28, 1), "float32"), by_variable(mlp, gradient))
     details.close()
     reader = read(tmp_path)
     assert "gradients/dense/kernel" not in reader.Tags()["histograms"]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfleet.optimizers.base import Optimizer, Vector
+from tfleet.optimizers.base import SMALLEST, Optimizer, Vector
 
 
 class Adagrad(Optimizer):
@@ -29,6 +29,10 @@ class Adagrad(Optimizer):
     def initial(self, slot: str) -> float:
         """Returns `initial_accumulator_value`."""
         return float(self.hyper["initial_accumulator_value"])
+
+    def at_rest(self) -> Mapping[str, float] | None:
+        """Nothing moves; without an epsilon 0 / 0 may."""
+        return {} if self.hyper["epsilon"] >= SMALLEST else None
 
     def scalars(self, iteration: int, rate: np.float32) -> tuple[np.float32, ...]:
         """Returns learning rate, epsilon."""

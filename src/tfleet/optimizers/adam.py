@@ -21,6 +21,7 @@ class Adam(Optimizer):
 
     name = "adam"
     keras_name = "Adam"
+    lazy = True
     defaults: ClassVar[Mapping[str, float | bool]] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "amsgrad": False}
 
     @property

@@ -22,6 +22,9 @@ against it."""
 
 ONE = np.float32(1.0)
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Numbers below it, where they are not zero, are denormals."""
+
 
 class _Quiet(AbstractContextManager[None]):
     """Float arithmetic as TensorFlow does it: denormals are zero, and nothing warns."""
@@ -58,11 +61,14 @@ class Optimizer(ABC):
         defaults: its hyperparameters under Keras's names, with Keras's defaults.
         spec: what this instance was built from.
         hyper: every hyperparameter, given or default.
+        lazy: whether updating only some rows of a table is a method of its own that users may ask for, though it is not
+            this optimizer.
     """
 
     name: ClassVar[str]
     keras_name: ClassVar[str]
     defaults: ClassVar[Mapping[str, float | bool]]
+    lazy: ClassVar[bool] = False
 
     def __init__(self, spec: OptimizerSpec) -> None:
         """Checks the hyperparameters and allocates the scratch memory.
@@ -95,6 +101,15 @@ class Optimizer(ABC):
     def initial(self, slot: str) -> float:
         """Returns the value with which every element of `slot` starts."""
         return 0.0
+
+    def at_rest(self) -> Mapping[str, float] | None:
+        """Returns what an update does to a parameter whose gradient is zero, where nothing decays.
+
+        Returns:
+            By what each slot is multiplied (one that is left out stays as it is) while the parameter keeps its bits;
+            None when the parameter may move, or more happens to a slot.
+        """
+        return None
 
     def apply(
         self,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfleet.optimizers.base import Optimizer, Vector
+from tfleet.optimizers.base import SMALLEST, Optimizer, Vector
 
 
 class RMSprop(Optimizer):
@@ -28,6 +28,11 @@ class RMSprop(Optimizer):
         centered = ("average_gradient",) if self.hyper["centered"] else ()
         momentum = ("momentum",) if self.hyper["momentum"] > 0 else ()
         return ("velocity", *centered, *momentum)
+
+    def at_rest(self) -> Mapping[str, float] | None:
+        """The velocity decays; centered or with momentum there is more, and without an epsilon 0 / 0."""
+        plain = not self.hyper["centered"] and self.hyper["momentum"] <= 0 and self.hyper["epsilon"] >= SMALLEST
+        return {"velocity": self.hyper["rho"]} if plain else None
 
     def scalars(self, iteration: int, rate: np.float32) -> tuple[np.float32, ...]:
         """Returns learning rate, rho, 1 - rho, epsilon, momentum; 1 - rho is taken in double precision, as in Keras."""

@@ -27,6 +27,10 @@ class SGD(Optimizer):
         """`momentum`, unless the momentum is 0."""
         return ("momentum",) if self.hyper["momentum"] != 0 else ()
 
+    def at_rest(self) -> Mapping[str, float] | None:
+        """Nothing moves; with momentum the parameter does."""
+        return {} if self.hyper["momentum"] == 0 else None
+
     def scalars(self, iteration: int, rate: np.float32) -> tuple[np.float32, ...]:
         """Returns learning rate, momentum."""
         return rate, np.float32(self.hyper["momentum"])

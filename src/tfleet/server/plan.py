@@ -73,6 +73,9 @@ class TrainingPlan:
         """Says what differs from another worker's plan, or returns the empty string."""
         if self.layout.fingerprint != other.layout.fingerprint:
             return self.layout.difference(other.layout) or "another order of variables"
+        if self.layout.sparse != other.layout.sparse:
+            tables = [", ".join(x.layout.trainable[i].name for i in x.layout.sparse) or "none" for x in (self, other)]
+            return f"tables of which only touched rows travel are {tables[0]} instead of {tables[1]}"
         if self.layout.metrics != other.layout.metrics:
             return f"metrics are {', '.join(self.layout.metrics)} instead of {', '.join(other.layout.metrics)}"
         names = ("optimizer", "items", "batch_items", "batch_size")

@@ -19,7 +19,9 @@ from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.partition import Partition
+from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.layout import Table
 from tfleet.spec.times import Times
 from tfleet.strategies import strategy
 from tfleet.strategies.memory import MemoryPlan, Shared
@@ -43,6 +45,7 @@ from tfleet.wire.frames import (
 from tfleet.wire.halves import Half, decode
 from tfleet.wire.loop import Loop
 from tfleet.wire.memory import NoSharedMemory, adopt
+from tfleet.wire.rows import Rows, unpack_rows
 from tfleet.wire.server import NOTHING, Connection, Handler
 
 Reply = Callable[[dict[str, Any]], None]
@@ -111,6 +114,7 @@ class PsReplica(Handler):
         self._rule: Rule | None = None
         self._aggregates = False
         self._pool = BufferPool(0)
+        self._rows = RowPushes([])
         self._extra = 0
         self._first_sizes = (0, 0)
         self._width = 0
@@ -134,18 +138,20 @@ class PsReplica(Handler):
         """Makes the partition, from scratch or from a commit, which is read in a thread.
 
         Args:
-            values: generation, low, high, optimizer, decay, strategy, batch_size, wire_dtype, state, metrics (lengths
-                in ps 0), and restore (number of a commit, or -1).
+            values: generation, low, high, start, tables (low, rows, width of each), optimizer, decay (of the rest),
+                strategy, batch_size, wire_dtype, state, metrics (lengths in ps 0), and restore (number of a commit,
+                or -1).
             reply: gets {} once it is there.
         """
         spec = OptimizerSpec.from_json(values["optimizer"])
         low, high = int(values["low"]), int(values["high"])
         state = int(values["state"])
         decay = [(int(a), int(b)) for a, b in values["decay"]]
+        tables = [Table(*map(int, table)) for table in values["tables"]]
         optimizer = build(spec)
         if self.owns_thread:
             optimizer.keep_thread()
-        partition = Partition(low, high, optimizer, decay, state)
+        partition = Partition(low, high, optimizer, decay, state, tables, start=int(values["start"]))
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
         chosen = strategy(str(values["strategy"]))
@@ -168,6 +174,7 @@ class PsReplica(Handler):
 
         def ready(_: None = None) -> None:
             self._pool = BufferPool((4 if self._half is None else 2) * self._width + self._extra)
+            self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
             reply({})
 
@@ -181,6 +188,7 @@ class PsReplica(Handler):
         member = int(values["member"])
         self._fenced.add(member)
         self._admitted.pop(member, None)
+        self._rows.forget(member)
         if member in self._receiving:
             self._receiving.pop(member).close()  # half a push of a silent worker would keep its buffer
         sequence = self._applied.pop(member, 0)
@@ -267,7 +275,7 @@ class PsReplica(Handler):
         Replies {} at once, and once the descriptor is there {"refused": why not, or empty}.
         """
         partition, plan = self.partition, MemoryPlan.from_json(values["plan"])
-        if partition is None or connection.owner is None or plan.parameters < partition.high:
+        if partition is None or connection.owner is None or plan.parameters < partition.start + partition.size:
             raise ProtocolError("memory is not expected now")
         if not self.index and (plan.state, plan.metrics) != self._first_sizes:
             raise ProtocolError(f"the memory of a worker holds {plan}, ps 0 has another plan")
@@ -278,7 +286,8 @@ class PsReplica(Handler):
             except NoSharedMemory as error:
                 connection.result({"refused": str(error)})
                 return
-            connection.memory = Shared.of(plan, memory, partition.low, partition.high, first=not self.index)
+            start = partition.start
+            connection.memory = Shared.of(plan, memory, start, start + partition.size, first=not self.index)
             connection.result({"refused": ""})
 
         connection.expect_descriptor(arrived)
@@ -289,9 +298,9 @@ class PsReplica(Handler):
         stale = values.get("generation") != self.generation or values.get("member") in self._fenced
         if self.partition is None or not self._initial or stale:
             raise ProtocolError("initial parameters are not expected now")
-        if payload.nbytes != self.partition.parameters.nbytes:
-            raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.size}")
-        self.partition.parameters[:] = np.frombuffer(payload, np.float32)
+        if payload.nbytes != 4 * self.partition.extent:
+            raise ProtocolError(f"{payload.nbytes} bytes of parameters, this partition holds {self.partition.extent}")
+        self.partition.load(np.frombuffer(payload, np.float32), {}, 0)
         reply({})
 
     # Frames.
@@ -300,6 +309,8 @@ class PsReplica(Handler):
         """Bounds the payload; a push waits for a buffer, or for the end of a hold."""
         if header.kind is Kind.PUSH:
             return self._admit_push(connection, header, meta)
+        if header.kind in (Kind.ROWS, Kind.FETCH):
+            return self._admit_rows(connection, header, unpack_rows(meta))
         allowed = 0
         if header.kind is Kind.CALL:
             allowed = self._call_limit(unpack_json(meta))
@@ -313,6 +324,10 @@ class PsReplica(Handler):
             self._push(connection, connection.asked, payload)
         elif header.kind is Kind.PULL:
             self._pull(connection, unpack_push(meta))
+        elif header.kind is Kind.ROWS:
+            self._take_rows(connection, unpack_rows(meta), payload)
+        elif header.kind is Kind.FETCH:
+            self._fetch(connection, unpack_rows(meta), payload)
         elif header.kind is Kind.CALL:
             self._call(connection, unpack_json(meta), payload)
         elif header.kind in (Kind.RESULT, Kind.ERROR) and self.listener:
@@ -329,6 +344,8 @@ class PsReplica(Handler):
         if payload is not None:
             self._pool.give(payload)
             self._receiving = {m: c for m, c in self._receiving.items() if c is not connection}
+            self._loop.call_later(0, self._retry)
+        if self._rows.gone(connection):
             self._loop.call_later(0, self._retry)
         self._unanswered.pop(connection, None)
         if self.listener:
@@ -379,7 +396,37 @@ class PsReplica(Handler):
             raise ProtocolError(f"slot {push.slot} of a memory that is not shared")
         return True
 
-    def _refused(self, connection: Connection, push: Push) -> bool:
+    def _admit_rows(self, connection: Connection, header: Header, rows: Rows) -> memoryview | None:
+        """Bounds rows; those of a push wait like the push."""
+        ahead = header.kind is Kind.ROWS
+        size = self._rows.size(rows, gradients=ahead)
+        if header.payload != size or self.partition is None:
+            raise ProtocolError(f"rows of {header.payload} bytes instead of {size}")
+        if ahead and not self._refused(connection, rows):
+            held = self._limit is not None and rows.sequence > self._limit.get(rows.member, 0)
+            if held or not self._rows.admit(connection, rows.member):
+                self._waiting.append(connection)
+                return None
+            self._admitted[rows.member] = max(rows.sequence, self._admitted.get(rows.member, 0))
+            self._receiving[rows.member] = connection
+        return memoryview(bytearray(size))
+
+    def _take_rows(self, connection: Connection, rows: Rows, payload: memoryview) -> None:
+        self._receiving.pop(rows.member, None)
+        if not self._refused(connection, rows):  # else its push, which follows, is told so
+            self._rows.came(rows, payload)
+
+    def _fetch(self, connection: Connection, rows: Rows, payload: memoryview) -> None:
+        if self._refused(connection, rows):
+            self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
+            return
+        assert self.partition is not None
+        ids = self._rows.ids(rows, payload)
+        found = [table.parameters[some] for table, some in zip(self.partition.tables, ids, strict=True)]
+        take = Take(self.generation, self.partition.iteration, Order.NONE, ())
+        connection.send(Kind.TAKE, pack_take(take), *(matrix.data for matrix in found))
+
+    def _refused(self, connection: Connection, push: Push | Rows) -> bool:
         if push.generation != self.generation or push.member in self._fenced:
             return True
         known = self.listener.knows(connection, push.member) if self.listener else connection.owner == push.member
@@ -388,8 +435,10 @@ class PsReplica(Handler):
     def _push(self, connection: Connection, push: Push, payload: memoryview) -> None:
         assert self.partition is not None
         self._receiving.pop(push.member, None)
+        self.partition.stage(self._rows.take(push.member, push.sequence))
         if self._refused(connection, push):
             self._pool.give(payload)
+            self.partition.stage(None)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)
             return
         self.times.begin(self._loop.woke)
@@ -494,7 +543,7 @@ class PsReplica(Handler):
 
     def _call_limit(self, values: dict[str, Any]) -> int:
         if values.get("call") == "set" and self.partition is not None:
-            return 4 * self.partition.size
+            return 4 * self.partition.extent
         return self.listener.payload_limit(values) if self.listener else 0
 
     def _retry(self) -> None:
@@ -513,8 +562,10 @@ class PsReplica(Handler):
         assert self.partition is not None
         low, high, generation = self.partition.low, self.partition.high, self.generation
         parameters, slots, iterations = self.partition.copy()
+        catch_up = self.partition.catch_up()
 
         def write() -> Part:
+            catch_up(slots)
             return self._store.write_part(
                 number, generation, self.index, low, high, parameters, slots, iterations=iterations
             )

@@ -13,7 +13,6 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.members import Member
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import ExitCode, WrongInput, nearest
-from tfleet.spec.layout import partition_bounds
 from tfleet.strategies.rule import Vector
 from tfleet.wire.server import Connection
 
@@ -126,16 +125,20 @@ class Starting:
         if manifest:
             plan.check_resume(manifest, self.settings)
         job.adopt(plan, plan.ledger(job.spec, aggregate), manifest)
-        bounds = partition_bounds(plan.layout.parameters, job.spec.ps)
-        job.links.ask_all("prepare", lambda i: self._partition(plan, i, bounds[i]), self._ready, job.ending.fail)
+        job.links.ask_all("prepare", lambda index: self._partition(plan, index), self._ready, job.ending.fail)
 
-    def _partition(self, plan: TrainingPlan, index: int, bounds: tuple[int, int]) -> Values:
+    def _partition(self, plan: TrainingPlan, index: int) -> Values:
+        layout, ps = plan.layout, self._job.spec.ps
+        low, high = layout.bounds(ps)[index]
+        tables = [table.within(low, high) for table in layout.tables]
         return {
             "generation": self._job.generation,
-            "low": bounds[0],
-            "high": bounds[1],
+            "low": low,
+            "high": high,
+            "start": layout.dense_bounds(ps)[index][0],
+            "tables": [[table.low, table.rows, table.width] for table in tables],
             "optimizer": plan.optimizer,
-            "decay": plan.layout.decay_ranges(*bounds),
+            "decay": layout.dense.decay_ranges(*layout.dense_bounds(ps)[index]),
             "strategy": self._job.spec.strategy,
             "batch_size": plan.batch_size,
             "wire_dtype": self._job.spec.wire_dtype,

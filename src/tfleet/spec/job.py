@@ -19,6 +19,8 @@ from tfleet.spec.errors import WrongField, WrongInput, nearest
 STALENESS = 4
 UNTIL_STOPPED = 0
 TASK_DEFAULT = -1
+MOVING_ROWS = ("async", "bounded")
+"""Strategies under which a partition applies a push by itself, so that it may hold some rows of a table only."""
 OVERLAPPING = ("async", "bounded")
 """Strategies under which a worker need not wait for its own update."""
 
@@ -211,6 +213,17 @@ class JobSpec(_Section):
             raise ValueError(
                 f"overlap=always does nothing with strategy {self.strategy}: leave it out or use async or bounded"
             )
+
+        if self.sparse == "lazy" and not self.moves_rows:
+            raise ValueError(
+                f"sparse=lazy does nothing with strategy {self.strategy}, which moves whole tables: "
+                "leave it out or use async or bounded"
+            )
+
+    @property
+    def moves_rows(self) -> bool:
+        """Whether rows of large embeddings may travel instead of whole tables, as `sparse` says."""
+        return self.strategy in MOVING_ROWS
 
     @property
     def overlaps(self) -> bool:

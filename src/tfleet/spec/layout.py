@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 CHUNK = 1024
@@ -34,6 +35,31 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Where a table, or a part of it, lies in the parameter vector: whole rows, one after the other.
+
+    Attributes:
+        low: its first parameter.
+        rows: how many.
+        width: parameters of one row.
+    """
+
+    low: int
+    rows: int
+    width: int
+
+    @property
+    def high(self) -> int:
+        """The parameter after the last."""
+        return self.low + self.rows * self.width
+
+    def within(self, low: int, high: int) -> Table:
+        """Returns the rows in [low, high), which cuts no row; where there are none, they lie at its nearer end."""
+        first, last = (min(max(bound, low), high) for bound in (self.low, self.high))
+        return Table(first, (last - first) // self.width, self.width)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What the flat float32 vectors of a job hold.
 
@@ -42,12 +68,15 @@ class Layout:
         state: non-trainable float32 variables that the training call assigns (BatchNormalization), in order.
         frozen: non-trainable float variables that it does not assign; the first worker's values go to all once.
         metrics: names of the values that a step reports as (total, count) pairs; the first is the loss.
+        sparse: positions of the trainable variables of which a step moves the touched rows only, ascending. Vectors on
+            disk hold them like all others; see `dense` for what travels as a vector.
     """
 
     trainable: tuple[Variable, ...]
     state: tuple[Variable, ...] = ()
     frozen: tuple[Variable, ...] = ()
     metrics: tuple[str, ...] = ("loss",)
+    sparse: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -69,6 +98,35 @@ class Layout:
         """Hash over order, shapes and decay: equal for models that can share one parameter vector."""
         text = json.dumps([[(v.shape, v.decay) for v in group] for group in (self.trainable, self.state, self.frozen)])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """Places of the sparse variables."""
+        starts = [0, *itertools.accumulate(v.size for v in self.trainable)]
+        return tuple(Table(starts[i], *self.trainable[i].shape) for i in self.sparse)
+
+    @cached_property
+    def dense(self) -> Layout:
+        """The layout without its tables: of the vector that travels as a whole."""
+        if not self.sparse:
+            return self
+        rest = tuple(v for i, v in enumerate(self.trainable) if i not in self.sparse)
+        return replace(self, trainable=rest, sparse=())
+
+    def bounds(self, ps: int) -> list[tuple[int, int]]:
+        """Returns [low, high) of each ps: `partition_bounds`, but no row of a table is cut."""
+        cuts = [low for low, _ in partition_bounds(self.parameters, ps)]
+        for table in self.tables:
+            cuts = [c - (c - table.low) % table.width if table.low < c < table.high else c for c in cuts]
+        return list(itertools.pairwise([*cuts, self.parameters]))
+
+    def dense_bounds(self, ps: int) -> list[tuple[int, int]]:
+        """Returns [low, high) of what each ps holds of the vector of `dense`."""
+
+        def position(parameter: int) -> int:
+            return parameter - sum(t.within(0, parameter).rows * t.width for t in self.tables)
+
+        return [(position(low), position(high)) for low, high in self.bounds(ps)]
 
     def decay_ranges(self, low: int, high: int) -> list[tuple[int, int]]:
         """Returns the ranges, relative to `low`, of parameters in [low, high) to which weight decay applies."""
@@ -100,16 +158,27 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for a frame or a manifest."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.sparse:
+            del values["sparse"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Layout:
-        """Builds a layout from what `to_json` returned."""
+        """Builds a layout from what `to_json` returned.
+
+        Raises:
+            ValueError: when what is said to be sparse are no tables.
+        """
 
         def group(name: str) -> tuple[Variable, ...]:
             return tuple(Variable(v["name"], tuple(v["shape"]), v["decay"]) for v in values[name])
 
-        return cls(group("trainable"), group("state"), group("frozen"), tuple(values["metrics"]))
+        trainable, sparse = group("trainable"), tuple(int(i) for i in values.get("sparse", ()))
+        tables = [i for i, variable in enumerate(trainable) if i in sparse and len(variable.shape) == 2]
+        if list(sparse) != tables:
+            raise ValueError(f"the sparse variables {list(sparse)} are no tables in ascending order")
+        return cls(trainable, group("state"), group("frozen"), tuple(values["metrics"]), sparse)
 
 
 def partition_bounds(parameters: int, ps: int) -> list[tuple[int, int]]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import JobSpec
-from tfleet.spec.layout import Layout, partition_bounds
+from tfleet.spec.layout import Layout
 from tfleet.strategies.memory import MemoryPlan, private
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import BY_SOCKET, Kind, Order, Push, Take, pack_push, unpack_take
 from tfleet.wire.halves import Packer
 from tfleet.wire.memory import Float32s, NoSharedMemory, create
+
+if TYPE_CHECKING:
+    from tfleet.strategies.rows import RowExchange
 
 
 class Rejoin(Exception):
@@ -26,11 +31,13 @@ class Step(NamedTuple):
     """What one batch gives. The arrays are read-only views of one result; they stay valid while they are kept.
 
     Attributes:
-        gradient: float32 [N], clipped, of the loss by the parameters.
+        gradient: float32 [N], clipped, of the loss by the parameters; without tables.
         state: float32 [S], what the training call assigned.
         loss: regularisers and `add_loss` included.
         metrics: float32 [2 M], (total, count) of the batch for each of `layout.metrics`.
         finite: whether the loss and every element of the gradient are finite.
+        touched: for each table of the layout the rows that the batch touches: int64, ascending.
+        rows: for each table the gradient of those rows, float32 [n, width].
     """
 
     gradient: Float32s
@@ -38,6 +45,8 @@ class Step(NamedTuple):
     loss: float
     metrics: Float32s
     finite: bool
+    touched: Sequence[Ids] = ()
+    rows: Sequence[Matrix] = ()
 
 
 class Peers(Protocol):
@@ -68,16 +77,20 @@ class Exchange(ABC):
         step: the global step of these parameters, as far as ps 0 has told.
         want: whether this worker goes on; else it is given no more batches.
         remark: why memory is not shared with a ps of this machine, or empty.
+        rows: how rows of tables travel; None: there are no tables.
     """
 
     def __init__(self, peers: Peers, layout: Layout, spec: JobSpec) -> None:
+        self.rows: RowExchange | None = None
         self.step = 0
         self.want = True
         self.remark = ""
         self._peers = peers
-        self._bounds = partition_bounds(layout.parameters, spec.ps)
+        self._bounds = layout.dense_bounds(spec.ps)
         self._sequence = 0
-        self._plan = MemoryPlan(layout.state_size, layout.parameters, 2 * len(layout.metrics), 1 + spec.overlaps)
+        # Rows of tables are asked for when nothing is under way.
+        slots = 2 if spec.overlaps and not layout.sparse else 1
+        self._plan = MemoryPlan(layout.state_size, layout.dense.parameters, 2 * len(layout.metrics), slots)
         self._sharing: set[Channel] = set()
         memory = self._memory(spec.shared_memory == "auto")
         self._outgoing = self._plan.push(memory)
@@ -132,6 +145,8 @@ class Exchange(ABC):
 
     def _send_all(self, push: Push, step: Step, state: Float32s) -> None:
         """Sends one push to everybody, ps 0 last."""
+        if self.rows:
+            self.rows.send(push.sequence, step.touched, step.rows)
         gradient, (low, high) = step.gradient, self._bounds[0]
         if self._sharing:
             for target, source in zip(self._outgoing, (gradient, state, step.metrics), strict=True):

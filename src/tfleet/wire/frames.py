@@ -45,6 +45,8 @@ class Kind(IntEnum):
     TAKE = 9
     HAVE = 10
     REACH = 11
+    ROWS = 12
+    FETCH = 13
 
 
 _KINDS = {int(kind): kind for kind in Kind}  # three times faster than Kind(number)

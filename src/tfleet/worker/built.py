@@ -12,6 +12,7 @@ import numpy as np
 from tfleet.checkpoint.manifest import Manifest
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch, Source, class_weights
+from tfleet.optimizers import build as build_optimizer
 from tfleet.server.plan import TrainingPlan
 from tfleet.spec.errors import WrongInput, nearest
 from tfleet.spec.job import JobSpec
@@ -24,6 +25,7 @@ from tfleet.worker.export import export
 from tfleet.worker.gradient import GradientFunction
 from tfleet.worker.model_check import check_model
 from tfleet.worker.optimizer_config import DescribedOptimizer, describe
+from tfleet.worker.sparse import check_lazy, find_tables
 from tfleet.worker.training_call import build
 
 
@@ -55,6 +57,11 @@ class Built:
         example = self.read(np.arange(self._batch_items, dtype=np.int64))
         build(check_model(self.model), example)
         self.optimizer: DescribedOptimizer = describe(self.model, spec.learning_rate)
+        optimizer = build_optimizer(self.optimizer.spec)
+        mode = spec.sparse if spec.moves_rows else "never"
+        tables = find_tables(self.model, example, optimizer, self.optimizer.decay, self.optimizer.clipping, mode)
+        if mode == "lazy":
+            check_lazy(self.model, optimizer, tables)
         self.gradient = GradientFunction(
             self.model,
             example,
@@ -62,7 +69,10 @@ class Built:
             xla=spec.xla,
             clipping=self.optimizer.clipping,
             decay=self.optimizer.decay,
+            tables=tables,
         )
+        if mode == "lazy":
+            check_lazy(self.model, optimizer, self.gradient.tables)
         self.plan = TrainingPlan(
             layout=self.gradient.layout,
             optimizer=self.optimizer.spec.to_json(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch
+from tfleet.spec.arrays import Ids, Matrix
 from tfleet.spec.errors import ExitCode, JobFailed
 from tfleet.spec.rundir import RunDir
 from tfleet.strategies.exchange import Exchange, Step
@@ -86,7 +88,7 @@ class TrainingLoop:
         times.begin()
         batch = built.read(built.indices(lease.epoch, lease.batch))
         times.end("data")
-        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch)
+        step = built.gradient(exchange.parameters, exchange.state, batch, lease.epoch, lease.batch, self._fetch)
         times.end("gradient")
         if not step.finite:
             raise JobFailed(_not_finite(step, batch, lease))
@@ -95,6 +97,13 @@ class TrainingLoop:
         take = exchange.push(step, rate, batch.size, lease.epoch, lease.batch, lease.batches, held)
         times.end("exchange")
         return take
+
+    def _fetch(self, touched: Sequence[Ids], into: Sequence[Matrix]) -> None:
+        """Gets rows of tables, in the middle of making a gradient."""
+        assert self._exchange.rows is not None
+        self._times.end("gradient")
+        self._exchange.rows.fetch(touched, into)
+        self._times.end("exchange")
 
     def _evaluate(self) -> None:
         asked, _ = self._session.first.call("evaluation")

@@ -15,12 +15,12 @@ import numpy as np
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.job import JobSpec
-from tfleet.spec.layout import partition_bounds
 from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir, outcome_of
 from tfleet.spec.scheduling import prefer_throughput
 from tfleet.strategies import strategy
 from tfleet.strategies.exchange import Rejoin
+from tfleet.strategies.rows import RowExchange
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
 from tfleet.worker.session import Session, guarded
@@ -149,8 +149,13 @@ class WorkerProcess:
         session.attach()
         chosen, layout = strategy(self._spec.strategy), built.plan.layout
         exchange = chosen.exchange(session, layout, self._spec, built.optimizer.spec)
-        if exchange.remark:
-            session.first.call("remark", text=exchange.remark)
+        if layout.sparse:
+            exchange.rows = RowExchange(session, layout, self._spec.ps)
+        remarks = [*built.gradient.tables.remarks, exchange.remark]
+        if layout.sparse and self._spec.overlap == "always":
+            remarks.append("overlap=always has no effect: rows of an embedding are fetched between two batches")
+        for remark in filter(None, remarks):
+            session.first.call("remark", text=remark)
         recorder = Recorder(self._spec.summary, self._run, self._index, built, session.heart)
         if resumed >= 0:
             recorder.purge(resumed + 1)
@@ -167,14 +172,12 @@ class WorkerProcess:
             if not answer["initialise"]:
                 break
             parameters, state, frozen = built.gradient.initial()
-            bounds = partition_bounds(len(parameters), self._spec.ps)
+            bounds = built.plan.layout.bounds(self._spec.ps)
             for channel, (low, high) in zip((session.first, *session.others), bounds, strict=True):
                 who = {"generation": session.generation, "member": session.member}
                 channel.call("set", parameters[low:high].data.cast("B"), **who)
             session.first.call("initialised", np.concatenate([state, frozen]).data.cast("B"))
-        frozen = np.frombuffer(payload, np.float32)
-        own, state, _ = built.gradient.initial()
-        built.gradient.assign(own, state, frozen)
+        built.gradient.assign_frozen(np.frombuffer(payload, np.float32))
         return int(answer["resumed"])
 
     def _orphaned(self) -> None:

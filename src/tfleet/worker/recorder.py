@@ -60,7 +60,7 @@ class Recorder:
         self._steps = 0
         self._since = 0.0
         self._job_step = -1
-        self._last: tuple[Float32s, Batch] | None = None
+        self._last: tuple[Step, Batch] | None = None
 
     def step(self, exchange: Exchange, step: Step, batch: Batch, rate: float) -> None:
         """Takes one step; writes when it is time. Nothing at all is done when summaries are off."""
@@ -75,7 +75,7 @@ class Recorder:
             return
         now = self._clock()
         self._next = (exchange.step // self._every + 1) * self._every
-        self._last = (step.gradient, batch)
+        self._last = (step, batch)
         self._write_scalars(exchange.step, rate, now)
         if self._heart.summaries:
             self._write_job(rate)
@@ -83,7 +83,7 @@ class Recorder:
                 built = self._built
                 if self._frozen is None:
                     self._frozen = built.gradient.initial()[2]
-                built.gradient.assign(exchange.parameters, exchange.state, self._frozen)
+                built.gradient.assign_seen(exchange.parameters, exchange.state, self._frozen)
                 self._write_details(exchange.step)
                 self._budget.spent(now, self._clock())
 
@@ -134,5 +134,5 @@ class Recorder:
         assert self._last is not None
         if self._details is None:
             self._details = Details(self._details_folder, self._built.model)
-        gradient, batch = self._last
-        self._details.write(step, batch.x, gradient)
+        last, batch = self._last
+        self._details.write(step, batch.x, self._built.gradient.by_variable(last))

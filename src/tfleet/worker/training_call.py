@@ -22,12 +22,17 @@ from tfleet.worker.signature import Signature, describe
 class Scope(keras.StatelessScope):  # type: ignore[misc]
     """Values for variables within a `with` block, and what the block assigns to them; the variables stay as they are.
 
+    Args:
+        values: pairs of a variable and a tensor of its shape.
+        compact: pairs of a variable and a tensor that may have fewer rows, which Keras's own scope refuses.
+
     Attributes:
         assigned: every variable that was assigned, in the order of the first time, each once.
     """
 
-    def __init__(self, values: Sequence[tuple[Any, Any]] = ()) -> None:
+    def __init__(self, values: Sequence[tuple[Any, Any]] = (), compact: Sequence[tuple[Any, Any]] = ()) -> None:
         super().__init__(list(values), collect_losses=True)
+        self.state_mapping.update({id(variable): tensor for variable, tensor in compact})
         self.assigned: list[Any] = []
 
     def add_update(self, update: tuple[Any, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tfleet.spec.arrays import Ids
 from tfleet.worker.summaries.events import EventWriter, Value
 from tfleet.worker.summaries.images import image_shape, kernel_images, sample_images
 
@@ -44,7 +45,7 @@ class Details:
         self._tags = _variable_tags(model)
         self._activations = _activation_model(model)
 
-    def write(self, step: int, x: Any, gradient: NDArray[np.float32]) -> None:
+    def write(self, step: int, x: Any, gradients: Iterable[tuple[Ids | None, NDArray[np.float32]]]) -> None:
         """Writes everything about one step as one record; takes some milliseconds and more for large models.
 
         The model's variables are read as they are: assign the parameters of the step before.
@@ -52,12 +53,12 @@ class Details:
         Args:
             step: the global step.
             x: the inputs of one batch, NumPy arrays in the structure that the model takes.
-            gradient: float32 [parameters], in the order of `model.trainable_variables`.
+            gradients: for each of `model.trainable_variables` which rows are shown (None: all), and their gradient.
 
         Raises:
             JobFailed: when the file cannot be written.
         """
-        values = [*self._variables(gradient), *self._outputs(x), *self._images(x)]
+        values = [*self._variables(gradients), *self._outputs(x), *self._images(x)]
         self._events.write(step, values)
 
     def purge(self, step: int) -> None:
@@ -72,14 +73,12 @@ class Details:
         """Flushes and closes the file; may be called again."""
         self._events.close()
 
-    def _variables(self, gradient: NDArray[np.float32]) -> Iterator[Any]:
-        offset = 0
-        for variable, tag in zip(self._model.trainable_variables, self._tags, strict=True):
-            numbers = np.ravel(keras.ops.convert_to_numpy(variable))
+    def _variables(self, gradients: Iterable[tuple[Ids | None, NDArray[np.float32]]]) -> Iterator[Any]:
+        for variable, tag, (rows, gradient) in zip(self._model.trainable_variables, self._tags, gradients, strict=True):
+            shown = variable if rows is None else tf.gather(variable.value, rows)
             group = "biases" if variable.name == "bias" else "weights"
-            yield from histogram(f"{group}/{tag}", numbers)
-            yield from histogram(f"gradients/{tag}", gradient[offset : offset + numbers.size])
-            offset += numbers.size
+            yield from histogram(f"{group}/{tag}", keras.ops.convert_to_numpy(shown))
+            yield from histogram(f"gradients/{tag}", gradient)
 
     def _outputs(self, x: Any) -> Iterator[Any]:
         if self._activations is None:
@@ -90,8 +89,9 @@ class Details:
     def _images(self, x: Any) -> Iterator[Any]:
         inputs = {path: np.asarray(array) for path, array in _named(x, "input").items()}
         first, features = None, 0
-        if self._model.trainable_variables:
-            first = keras.ops.convert_to_numpy(self._model.trainable_variables[0])
+        variables = self._model.trainable_variables
+        if variables and np.prod(variables[0].shape) <= MOST_VALUES:
+            first = keras.ops.convert_to_numpy(variables[0])
             features = first.shape[0] if first.ndim == 2 else 0
         for name, array in inputs.items():
             shape = image_shape(array.shape[1:]) or (image_shape(array.shape[1:], features) if features else None)
