@@ -14,7 +14,6 @@ from tfleet.server.replica import PsReplica
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
-from tfleet.spec.scheduling import prefer_throughput
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.loop import Loop
@@ -48,7 +47,6 @@ class Process:
     """
 
     def __init__(self, index: int, run: RunDir) -> None:
-        prefer_throughput()
         environment = ReplicaEnvironment.from_environ(os.environ)
         self.index = index
         self.run_dir = run

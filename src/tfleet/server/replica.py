@@ -22,6 +22,7 @@ from tfleet.server.partition import Partition
 from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
 from tfleet.spec.layout import Table
+from tfleet.spec.scheduling import prefer_throughput
 from tfleet.spec.times import Times
 from tfleet.strategies import strategy
 from tfleet.strategies.memory import MemoryPlan, Shared
@@ -94,7 +95,7 @@ class PsReplica(Handler):
         coordinator: the connection to it; None in ps 0, which holds it.
         restarts: how often the backend has started this ps again.
         heard: when the coordinator was last heard of, in the loop's time.
-        owns_thread: whether the loop's thread does nothing with floats but apply updates.
+        owns_thread: whether the loop's thread is this ps's alone, to be set up for nothing but updates.
         times: of pushes: from being ready to its turn, the update, and all that follows.
     """
 
@@ -149,13 +150,15 @@ class PsReplica(Handler):
         decay = [(int(a), int(b)) for a, b in values["decay"]]
         tables = [Table(*map(int, table)) for table in values["tables"]]
         optimizer = build(spec)
-        if self.owns_thread:
-            optimizer.keep_thread()
         partition = Partition(low, high, optimizer, decay, state, tables, start=int(values["start"]))
         self.generation = int(values["generation"])
         self._initial = values["restore"] < 0
         chosen = strategy(str(values["strategy"]))
         self._aggregates = chosen.aggregates
+        if self.owns_thread:
+            optimizer.keep_thread()
+            if not chosen.aggregates:  # else everybody waits for this ps
+                prefer_throughput()
         self._rule = chosen.rule(partition, int(values["batch_size"]))
         vectors = (partition.parameters, *(partition.slots.values() if chosen.local else ()))
         self._width = len(vectors) * partition.size

@@ -7,7 +7,7 @@ import os
 
 
 def prefer_throughput() -> None:
-    """Tells the system that this process, and threads that it starts later, compute rather than answer.
+    """Tells the system that this thread, and those that it starts later, compute rather than answer.
 
     Woken by a frame, such a process waits for its turn instead of interrupting one of its own job that computes. With
     more processes than cores that spares most switches between them, and the caches what they cost.
