@@ -57,6 +57,8 @@ bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write doc
 	$(BIN)/python benchmarks/emulated.py --repeats $(LONG_REPEATS)
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/plots.py
+	$(BIN)/python benchmarks/strategies.py
+	$(BIN)/python benchmarks/sparse.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from measure import HERE, RESULTS
 from render_sparse import sparse_section
+from render_strategies import strategies_section
 
 PAGE = HERE.parent / "docs" / "measurements.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
@@ -336,6 +337,7 @@ SECTIONS = {
     "whole": whole_section,
     "limit": limit_section,
     "emulated": emulated_section,
+    "strategies": lambda result: strategies_section(result, spread) + origin(result),
     "sparse": lambda result: sparse_section(result, spread, origin(result)),
     "figures": figures_section,
     "kubernetes": kubernetes_section,
