@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from render_strategies import strategies_section
 
 PAGE = HERE.parent / "docs" / "measurements.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
+README = HERE.parent / "README.md"
 BEGIN, END = "<!-- begin of what benchmarks/write_measurements.py writes -->\n", "<!-- end of it -->\n"
 
 HEAD = """# Measurements
@@ -83,11 +85,16 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--check", action="store_true")
     check = parse.parse_args().check
-    for path, text in ((PAGE, page(RESULTS)), (PERFORMANCE, performance(RESULTS, PERFORMANCE))):
+    pages = (
+        (PAGE, page(RESULTS)),
+        (PERFORMANCE, performance(RESULTS, PERFORMANCE)),
+        (README, readme(RESULTS, README)),
+    )
+    for path, text in pages:
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            sys.exit(f"docs/{path.name} is not what benchmarks/results says: run benchmarks/write_measurements.py")
+            sys.exit(f"{path.name} is not what benchmarks/results says: run benchmarks/write_measurements.py")
 
 
 def page(folder: Path) -> str:
@@ -105,9 +112,30 @@ def page(folder: Path) -> str:
 
 def performance(folder: Path, path: Path) -> str:
     """Returns the page on performance with its figures made anew; all else in it is written by hand."""
-    head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     file = folder / f"{MODEL}.json"
     section = model_section(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else NOTHING
+    return _between(path, section)
+
+
+def readme(folder: Path, path: Path) -> str:
+    """Returns the README with its table of whole runs made anew; all else in it is written by hand."""
+    files = [folder / f"whole_{units}.json" for units in (100, 1000)]
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    return _between(path, whole_runs(results) if results else NOTHING)
+
+
+def whole_runs(results: Sequence[dict[str, Any]]) -> str:
+    """Returns a short table: whole seconds of each program, a column for each size of the model."""
+    heads = [f"784-{result['settings']['hidden_units']}-10" for result in results]
+    lines = [f"\n| whole seconds, median | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}\n"]
+    for rows in zip(*(result["programs"] for result in results), strict=True):
+        cells = " | ".join(f"{row['whole_seconds']['median']:.1f}" for row in rows)
+        lines.append(f"| {rows[0]['name']} | {cells} |\n")
+    return "".join(lines)
+
+
+def _between(path: Path, section: str) -> str:
+    head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     return f"{head}{BEGIN}{section}\n{END}{rest.partition(END)[2]}"
 
 
