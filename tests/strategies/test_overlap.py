@@ -65,6 +65,7 @@ def test_each_batch_is_computed_without_the_update_of_the_one_before():
         assert [x.batch for x in take.leases] == ([batch + 1] if batch else [])
         assert np.all(before == used[-1]), "the parameters of a batch changed while it was computed"
     assert used == [10, 10, 11, 12, 13]
+    assert [asked.step for _, asked, _ in ps.asked[1:]] == [0, 0, 1, 2, 3]  # of the parameters it was computed from
     assert [asked.sequence for _, asked, _ in ps.asked[1:]] == [1, 2, 3, 4, 5]
 
 

@@ -122,7 +122,7 @@ class AsyncExchange(Exchange):
 
     def push(self, step: Step, rate: float, samples: int, epoch: int, batch: int, batches: int, held: int) -> Take:
         """See `Exchange.push`; the state travels as a difference."""
-        state = step.state - self.state
+        state, computed_at = step.state - self.state, self.step
         before = self._settled() if self._under_way else None
         leases = before.leases if before else ()
         held += len(leases)
@@ -132,7 +132,8 @@ class AsyncExchange(Exchange):
             self.want = False
         self._sequence += 1
         self._into = (self._used + 1) % self._plan.slots
-        self._send_all(self._meta(rate, samples, epoch, batch, batches, held), step, state)
+        meta = self._meta(rate, samples, epoch, batch, batches, held)
+        self._send_all(meta._replace(step=computed_at), step, state)
         self._under_way = True
         if held and self._plan.slots > 1 and self.want:
             return before or Take(self._peers.generation, self.step, Order.NONE, ())
