@@ -14,7 +14,8 @@ import tensorflow as tf
 from keras import layers, regularizers
 
 from tfleet.data.source import Batch
-from tfleet.worker.gradient import ALIGNMENT, GradientFunction
+from tfleet.spec.arrays import ALIGNMENT
+from tfleet.worker.gradient import GradientFunction
 from tfleet.worker.model_check import check_model
 from tfleet.worker.optimizer_config import Clipping, describe
 from tfleet.worker.seeds import seed_states

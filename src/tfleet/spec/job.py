@@ -213,7 +213,6 @@ class JobSpec(_Section):
             raise ValueError(
                 f"overlap=always does nothing with strategy {self.strategy}: leave it out or use async or bounded"
             )
-
         if self.sparse == "lazy" and not self.moves_rows:
             raise ValueError(
                 f"sparse=lazy does nothing with strategy {self.strategy}, which moves whole tables: "

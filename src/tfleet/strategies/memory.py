@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfleet.spec.arrays import ALIGNMENT, aligned
 from tfleet.wire.memory import Float32s
 
-ALIGNMENT = 16
-"""Of the parameters, in float32 elements: 64 bytes, so that TensorFlow takes them without a copy."""
+ELEMENTS = ALIGNMENT // 4
+"""What the parameters are aligned to, in float32 elements."""
 
 
 class Slot(NamedTuple):
@@ -60,7 +61,7 @@ class MemoryPlan:
 
     def whole(self, memory: Float32s, number: int) -> Float32s:
         """Returns state and parameters of one slot as one vector."""
-        low = number * self._stride + -self.state % ALIGNMENT
+        low = number * self._stride + -self.state % ELEMENTS
         return memory[low : low + self.state + self.parameters]
 
     def slot(self, memory: Float32s, number: int) -> Slot:
@@ -80,8 +81,8 @@ class MemoryPlan:
 
     @property
     def _stride(self) -> int:
-        used = -self.state % ALIGNMENT + self.state + self.parameters
-        return used + -used % ALIGNMENT
+        used = -self.state % ELEMENTS + self.state + self.parameters
+        return used + -used % ELEMENTS
 
     @property
     def _push(self) -> int:
@@ -90,9 +91,7 @@ class MemoryPlan:
 
 def private(elements: int) -> Float32s:
     """Returns zeros of this process only, aligned like shared memory."""
-    spare = np.zeros(elements + ALIGNMENT, np.float32)
-    offset = -(spare.ctypes.data // 4) % ALIGNMENT
-    return spare[offset : offset + elements]
+    return aligned((elements,), np.float32, np.zeros)
 
 
 class Shared(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfleet.data.source import Batch
-from tfleet.spec.arrays import Ids, Matrix
+from tfleet.spec.arrays import ALIGNMENT, Ids, Matrix, aligned
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.layout import Layout, Variable
 from tfleet.strategies.exchange import Step
@@ -25,9 +25,6 @@ from tfleet.worker.sparse import Fetch, Tables
 from tfleet.worker.traced import Compiled, TableUsed, Tracer
 from tfleet.worker.training_call import build, find_roles
 from tfleet.worker.xla import Choice, decide, given_jit_compile
-
-ALIGNMENT = 64
-"""Bytes that TensorFlow's kernels want a tensor aligned to, whatever vectors they use; they end the process if not."""
 
 
 class GradientFunction:
@@ -280,9 +277,7 @@ class RowBuffer:
         """Returns float32 [rows, width], with whatever was there before; the same memory each time."""
         size = rows * self._width
         if size > self._memory.size:
-            spare = np.zeros(size + size // 2 + ALIGNMENT // 4, np.float32)
-            offset = -(spare.ctypes.data // 4) % (ALIGNMENT // 4)
-            self._memory = spare[offset:]
+            self._memory = aligned((size + size // 2,), np.float32, np.zeros)
         return self._memory[:size].reshape(rows, self._width)
 
 
