@@ -172,8 +172,8 @@ def _only_looked_up(table: tf.Tensor) -> bool:
 def _callable(concrete: Any) -> Compiled:
     """Returns `concrete` as a function of flat tensors, where it can without what TensorFlow's Python does each call.
 
-    That is about 45 us: binding arguments, serialising options, looking for a gradient tape. What the runtime is asked to do
-    is the same, as TensorFlow itself prepared it.
+    That is about 45 us: binding arguments, serialising options, looking for a gradient tape. What the runtime is asked
+    to do is the same, as TensorFlow itself prepared it.
     """
     direct = _direct(concrete)
     if direct is None:
