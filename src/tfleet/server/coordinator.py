@@ -19,12 +19,14 @@ from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.listener import Reply
 from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.presence import Presence
 from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
-from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.replica import PsReplica
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
@@ -126,9 +128,7 @@ class Coordinator:
         self.scaling = Scaling(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
-            "beat": self._beat,
-            "leave": self._leave,
-            "remark": self._remark,
+            **Presence(self).calls,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
@@ -340,31 +340,6 @@ class Coordinator:
         self._replica.answer(connection, Take(self.generation, self.step, Order.REJOIN, ()), None)
 
     # Members.
-
-    def _beat(self, call: Call) -> None:
-        member = self.members.living.get(int(call.values["member"]))
-        if member:
-            member.seen = self.loop.now()
-            if "times" in call.values:
-                self.profile.take(member.role, member.index, call.values["times"])
-            if call.values.get("draining") and not member.draining:
-                member.draining = True
-                self.serve_parked()
-        first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        known, summaries = member is not None, member is not None and member is first
-        over = self.ending.over or {}
-        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
-
-    def _leave(self, call: Call) -> None:
-        call.reply({})
-        if call.member and call.member.number in self.members.living:
-            self.remove(call.member, "done", str(call.values.get("reason", "")))
-
-    def _remark(self, call: Call) -> None:
-        call.reply({})
-        text = str(call.values["text"])
-        if text not in self.notes:  # every worker of a machine meets the same
-            self.note(text)
 
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
