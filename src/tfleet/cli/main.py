@@ -15,6 +15,7 @@ import typer
 
 from tfleet import __version__
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput, nearest
+from tfleet.spec.leaving import leave
 
 COMMANDS = {
     "train": "Train a task with workers and parameter servers, on this machine or on Kubernetes.",
@@ -40,7 +41,7 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `tfleet` with `arguments` (by default the process's) and exits with the code of the command."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from tfleet.server.first import FirstPs
 from tfleet.server.other import OtherPs
 from tfleet.server.process import write_status
 from tfleet.spec.errors import TfleetError
+from tfleet.spec.leaving import leave
 from tfleet.spec.rundir import RunDir
 
 
@@ -34,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

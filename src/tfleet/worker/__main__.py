@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from tfleet.spec.leaving import leave
 from tfleet.spec.rundir import RunDir
 from tfleet.worker.process import main
 
@@ -14,4 +14,4 @@ if __name__ == "__main__":
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--run-dir", required=True)
     arguments = parser.parse_args()
-    sys.exit(main("evaluator" if arguments.evaluator else "worker", arguments.index, RunDir.at(arguments.run_dir)))
+    leave(main("evaluator" if arguments.evaluator else "worker", arguments.index, RunDir.at(arguments.run_dir)))
