@@ -18,7 +18,8 @@ from tfleet.spec.rundir import RunDir
 CommandBuilder = Callable[[str, int, Path, bool], tuple[str, ...]]
 """(role, index, run directory, resume) -> command."""
 
-AUTO = "127.0.0.1:auto"
+LOOPBACK = "127.0.0.1"
+AUTO = f"{LOOPBACK}:auto"
 """An address in a plan whose port is chosen at the start."""
 
 
@@ -75,11 +76,11 @@ class Replicas:
         """Puts free ports where the plan has none."""
         if AUTO in self.ps_hosts:
             ports = free_ports(len(self.ps_hosts) + len(self.worker_hosts))
-            hosts = [f"127.0.0.1:{port}" for port in ports]
+            hosts = [f"{LOOPBACK}:{port}" for port in ports]
             self.ps_hosts, self.worker_hosts = hosts[: len(self.ps_hosts)], hosts[len(self.ps_hosts) :]
 
     def _real(self, address: str) -> str:
-        return f"127.0.0.1:{free_ports(1)[0]}" if address == AUTO and AUTO not in self.ps_hosts else address
+        return f"{LOOPBACK}:{free_ports(1)[0]}" if address == AUTO and AUTO not in self.ps_hosts else address
 
     def _address(self, role: str, index: int) -> str:
         if self.spec.tcp or sys.platform != "linux":

@@ -23,6 +23,7 @@ from tfleet.strategies.exchange import Rejoin
 from tfleet.strategies.rows import RowExchange
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
+from tfleet.wire.secure import tls_of
 from tfleet.worker.session import Session, guarded
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class WorkerProcess:
         self._spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
         self._first = Whereabouts.of(0, environment.ps_hosts, os.environ).first
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
+        self._tls = tls_of(self._spec)
         self._draining = threading.Event()
         self._training = False
         self._generation = 0
@@ -95,6 +97,7 @@ class WorkerProcess:
                 self._index,
                 patience=patience,
                 peer_timeout=self._spec.peer_timeout,
+                tls=self._tls,
                 restarts=self._restarts,
                 draining=self._draining,
                 pause=self._pause,
