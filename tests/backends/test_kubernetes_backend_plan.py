@@ -31,7 +31,7 @@ def config(found):
 
 @needs_helm
 class TestKubernetesBackendConforms(BackendConformance):
-    inapplicable = ({"tcp": True},)
+    inapplicable = ({"tcp": True}, {"shared_memory": "never"})
 
     def backend(self):
         return KubernetesBackend(AT)
@@ -113,6 +113,8 @@ def test_a_tfjob_is_the_same_job():
 def test_fields_of_one_machine_are_refused():
     with pytest.raises(WrongInput, match="--tcp does nothing on kubernetes"):
         plan(tcp=True)
+    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
+        plan(shared_memory="never")
 
 
 def test_a_task_file_that_is_too_large_or_not_the_tasks_is_refused():

@@ -116,7 +116,7 @@ class JobSpec(_Section):
     )
     shared_memory: Literal["auto", "never"] = Field(
         "auto",
-        description="Exchange through shared memory with replicas on the same machine, where the system lets us.",
+        description="Local jobs: exchange through memory that replicas share, where the system lets us.",
     )
     wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",

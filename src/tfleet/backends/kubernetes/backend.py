@@ -123,3 +123,8 @@ def refuse_local_fields(spec: JobSpec) -> None:
     """
     if spec.tcp:
         raise WrongInput("tcp: pods always talk by TCP, so that --tcp does nothing on kubernetes; leave it out")
+    if spec.shared_memory != "auto":
+        raise WrongInput(
+            f"shared_memory={spec.shared_memory}: pods share no memory, so that --shared-memory does nothing on "
+            "kubernetes; leave it out"
+        )
