@@ -238,7 +238,7 @@ class SyncExchange(Exchange):
             for _ in range(owed):
                 take = taken(channel, view)
             if take.step < self.step:  # answered when an earlier step was done, for which ps 0 had no lease for us
-                self._send(channel, Kind.PULL, self._meta())
+                self._ask(channel)
                 taken(channel, view)
             self._arrived(number)
 
