@@ -30,7 +30,7 @@ from tfleet.strategies.exchange import Exchange, Peers, Step
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
 from tfleet.strategies.synchronous import SyncExchange, SyncLedger
-from tfleet.wire.frames import Kind, Lease, Order, ProtocolError, Push, Take
+from tfleet.wire.frames import Lease, Order, ProtocolError, Push, Take
 
 TELL_EVERY = 1.0
 """Seconds between two words of a worker to ps 0 about the steps of its run."""
