@@ -114,6 +114,21 @@ def test_phases_and_exit_codes(told, code):
     assert local_job.result_of(told) == code
 
 
+def test_whoever_waits_is_woken_by_the_end_of_a_process(start):
+    job = start(workers=1, ps=1)
+    ready(job, "ps-0", "worker-0")
+    job.wait(0)
+    assert job.poll() is None
+    job.end("stop", "enough")
+    while job.poll() is None:
+        job.wait(1000.0)  # nobody would wait as long for this test
+    naps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", naps.append)
+        job.wait(0.5)
+    assert naps == [0.5]
+
+
 def test_the_run_directory_of_a_started_job(start):
     job = start(workers=1, ps=1, seed=5)
     run = RunDir.existing(job.handle)

@@ -85,7 +85,7 @@ def follow(
     interrupts: Interrupts,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Shows the job's progress until it has ended; blocks.
 
@@ -97,7 +97,7 @@ def follow(
         display: where its progress is shown.
         interrupts: the signals caught since before the job was started.
         clock: gives the time in seconds.
-        sleep: waits for a time in seconds.
+        sleep: waits for a time in seconds; None: the job's own `wait`.
 
     Raises:
         KeyboardInterrupt: at the second Ctrl-C; the caller ends the job.
@@ -112,7 +112,7 @@ def follow(
             display.say("interrupted: waiting for the final commit (Ctrl-C again kills the job at once)")
             with contextlib.suppress(WrongInput):
                 job.end("interrupt", "interrupted by Ctrl-C")
-        sleep(INTERVAL)
+        (sleep or job.wait)(INTERVAL)
     status = job.status()
     display.show(status, clock())
     return Outcome(code, status)

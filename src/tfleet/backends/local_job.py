@@ -180,6 +180,10 @@ class StartedJob(LocalJob):
             self.children.close()
         return self._result
 
+    def wait(self, seconds: float) -> None:
+        """Blocks for a time, or until a process has ended; see `Job.wait`."""
+        self.children.wait(seconds)
+
     def end(self, how: Ending, reason: str) -> None:
         """Asks ps 0 to end the job; see `LocalJob.end`."""
         super().end(how, reason)

@@ -15,6 +15,7 @@ import typer
 
 from tfleet import __version__
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput, nearest
+from tfleet.spec.importing import quick_imports
 from tfleet.spec.leaving import leave
 
 COMMANDS = {
@@ -76,7 +77,9 @@ def _application(arguments: Sequence[str]) -> Callable[..., Any]:
     everything = "_TFLEET_COMPLETE" in os.environ
     for command, summary in COMMANDS.items():
         if everything or command == name:
-            importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}").command(app, command, summary)
+            with quick_imports():
+                module = importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}")
+            module.command(app, command, summary)
         else:
             app.command(command, help=summary)(_not_loaded)
     return app

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STATUS_EVERY = 0.5
 """Seconds between two writings of status.json."""
+TOLD_WITHIN = 0.05
+"""Seconds in which the other ps have to answer that they know of the end."""
 
 
 class FirstPs(Process):
@@ -132,8 +134,15 @@ class FirstPs(Process):
             self._http = StatusServer(host, self.spec.status_port, self.token, lambda: self._status)
 
     def _tell_others(self, job: Coordinator) -> None:
-        for index in range(1, self.spec.ps):
-            if job.links.has(index):
-                job.links.ask(index, "over", job.ending.over or {}, lambda _: None)
-        job.loop.call_later(0.05, job.loop.stop)
-        job.loop.run()
+        waiting = [index for index in range(1, self.spec.ps) if job.links.has(index)]
+
+        def told(_: dict[str, Any]) -> None:
+            waiting.pop()
+            if not waiting:
+                job.loop.stop()
+
+        for index in list(waiting):
+            job.links.ask(index, "over", job.ending.over or {}, told)
+        if waiting:
+            job.loop.call_later(TOLD_WITHIN, job.loop.stop)
+            job.loop.run()

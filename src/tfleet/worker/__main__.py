@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from tfleet.spec.leaving import leave
-from tfleet.spec.rundir import RunDir
-from tfleet.worker.process import main
+from tfleet.spec.importing import quick_imports
+
+with quick_imports():
+    from tfleet.spec.leaving import leave
+    from tfleet.spec.rundir import RunDir
+    from tfleet.worker.process import main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="tfleet.worker")
