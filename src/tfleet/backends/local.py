@@ -76,7 +76,7 @@ class LocalBackend(Backend):
                 # What ps 0 told about an earlier run would otherwise be taken for the result of this one.
                 run.status_file.unlink(missing_ok=True)
                 run.make_token()
-                write_atomically(run.job_file, plan.spec.dump())
+                run.write_job(plan.spec.dump())
                 write_atomically(run.endpoint_file, replicas.ps_hosts[0])
             except OSError as error:
                 raise run.not_writable(error) from None
