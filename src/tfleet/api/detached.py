@@ -14,8 +14,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +24,7 @@ from tfleet.api.follow import INTERVAL, Interrupts, Outcome
 from tfleet.api.progress import Printer
 from tfleet.api.run import local_backend, start_and_follow
 from tfleet.backends.base import Job, Plan
+from tfleet.backends.local_job import LocalJob
 from tfleet.spec.errors import ExitCode, JobFailed, TfleetError, WrongInput, error_for
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
@@ -39,12 +41,18 @@ def start_detached(plan: Plan) -> Outcome:
     Raises:
         TfleetError: when it cannot be started, as `Backend.start` says.
     """
-    from tfleet.backends.local import open_job
-
     interrupts = Interrupts()
     with interrupts.caught():
-        _launch(plan)
-        return until_started(open_job(str(plan.run_dir)), interrupts)
+        launcher = _launch(plan)
+        assert launcher.stdout is not None
+        with launcher.stdout:
+            outcome = until_started(LocalJob(RunDir.at(plan.run_dir)), interrupts)
+            # A job that was refused has left nothing in its run directory: the launcher knows why.
+            line = "" if outcome.detached else launcher.stdout.readline()
+    if line:
+        told = json.loads(line)
+        return Outcome(ExitCode(told["exit_code"]), told["status"])
+    return outcome
 
 
 def until_started(job: Job, interrupts: Interrupts, sleep: Callable[[float], None] = time.sleep) -> Outcome:
@@ -65,13 +73,14 @@ def until_started(job: Job, interrupts: Interrupts, sleep: Callable[[float], Non
             return Outcome(ExitCode.DONE, status, detached=True)
         if interrupts.count and not asked:
             asked = True
-            job.end("interrupt", f"interrupted by {interrupts.last} before it was detached")
+            with contextlib.suppress(WrongInput):
+                job.end("interrupt", f"interrupted by {interrupts.last} while it was started")
         sleep(INTERVAL)
     return Outcome(code, job.status())
 
 
-def _launch(plan: Plan) -> None:
-    """Starts the launcher, and returns once it has started the replicas."""
+def _launch(plan: Plan) -> subprocess.Popen[str]:
+    """Starts the launcher, and returns it once it has started the replicas."""
     command = [sys.executable, "-m", "tfleet.api.detached", "--run-dir", str(plan.run_dir)]
     launcher = subprocess.Popen(
         [*command, "--resume"] if plan.resume else command,
@@ -82,16 +91,15 @@ def _launch(plan: Plan) -> None:
     )
     assert launcher.stdin is not None
     assert launcher.stdout is not None
-    with launcher.stdin, launcher.stdout:
-        with contextlib.suppress(BrokenPipeError):
-            launcher.stdin.write(plan.spec.dump())
-            launcher.stdin.close()
-        line = launcher.stdout.readline()
+    with contextlib.suppress(BrokenPipeError), launcher.stdin:
+        launcher.stdin.write(plan.spec.dump())
+    line = launcher.stdout.readline()
     if not line:
         raise JobFailed(f"the launcher ended with code {launcher.wait()} before it had started the job")
     told = json.loads(line)
     if "error" in told:
         raise error_for(int(told["exit_code"]), str(told["error"]))
+    return launcher
 
 
 def main() -> int:
@@ -100,13 +108,11 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    run, started = RunDir.at(arguments.run_dir), False
+    run, caller = RunDir.at(arguments.run_dir), os.dup(1)
 
     def open_display() -> Printer:
-        nonlocal started
-        log = _opened(run.logs / "launcher.log")
-        print(json.dumps({"started": os.getpid()}), flush=True)
-        started = True
+        log = _opened(run.launcher_log)
+        _tell(caller, {"started": os.getpid()})
         # Whoever started this process may go, and its terminal too.
         for stream, handle in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
             os.dup2(handle, stream)
@@ -116,11 +122,18 @@ def main() -> int:
         spec = JobSpec.parse(yaml.safe_load(sys.stdin))
         backend = local_backend()
         outcome = start_and_follow(backend.plan(spec, run.path, arguments.resume), backend, open_display)
+        _tell(caller, {"exit_code": int(outcome.code), "status": outcome.status})
         return int(outcome.code)
     except TfleetError as error:
-        told = {"error": str(error), "exit_code": int(error.exit_code)}
-        print(f"tfleet: {error}" if started else json.dumps(told), flush=True)
-        return int(error.exit_code)
+        code, reason = int(error.exit_code), str(error)
+        _tell(caller, {"error": reason, "exit_code": code, "status": {"phase": "failed", "reason": reason}})
+        return code
+
+
+def _tell(caller: int, values: Mapping[str, Any]) -> None:
+    """Tells whoever started this process, if it is still there."""
+    with contextlib.suppress(OSError):
+        os.write(caller, json.dumps(values).encode() + b"\n")
 
 
 def _opened(log: Path) -> int:

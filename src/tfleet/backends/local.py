@@ -67,7 +67,7 @@ class LocalBackend(Backend):
             children = undo.enter_context(Children(keep=(_lock(run),)))
             if not plan.resume:
                 _refuse_used(run)
-            trace = Trace(run, made, [run.log(r.role, r.index) for r in plan.replicas])
+            trace = Trace(run, made, [run.launcher_log, *(run.log(r.role, r.index) for r in plan.replicas)])
             undo.callback(trace.remove)
             undo.callback(children.end)
             replicas = Replicas(plan.spec, run, self._command)

@@ -37,7 +37,8 @@ def _attach(run: RunArgument, output: FormatOption = Format.TEXT) -> None:
 
 
 def _display(job: Job, place: Place, output: Format) -> Display:
-    opening = [f"following {job.status().get('task', 'the job')} in {place.name}; Ctrl-C leaves it running"]
+    following = f"following {job.status().get('task', 'the job')} in {place.name}; Ctrl-C leaves it running"
+    opening = [following] if job.poll() is None else []
     if output is Format.TEXT and sys.stdout.isatty():
         from tfleet.cli.live import Live
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Annotated
 
 import typer
 
 from tfleet.cli.output import print_line
+
+LEAVING = (signal.SIGTERM, signal.SIGINT)
+"""Signals by which a worker leaves."""
 
 
 def command(app: typer.Typer, name: str, summary: str) -> None:
@@ -49,7 +53,9 @@ def _join(
 ) -> None:
     from tfleet.backends.joining import find_seat
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also 130 before it is a worker
     seat = find_seat(target, token_file, run_dir, os.environ, print_line)
     command = seat.command()
-    # Not a child: signals meant for the worker reach it, and its exit code is this command's.
+    # Not a child: signals meant for the worker reach it, once it listens, and its exit code is this command's.
+    signal.pthread_sigmask(signal.SIG_BLOCK, LEAVING)
     os.execve(command[0], command, seat.environment(os.environ))

@@ -133,6 +133,11 @@ class RunDir:
         """Locked (flock) for as long as the launcher or any replica of the job lives."""
         return self.private / "lock"
 
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher of a detached job would have shown on a terminal."""
+        return self.logs / "launcher.log"
+
     def log(self, role: str, index: int) -> Path:
         """Returns the log of one replica."""
         return self.logs / f"{role}-{index}.log"

@@ -73,6 +73,7 @@ class WorkerProcess:
         signal.signal(signal.SIGTERM, lambda *_: self._terminated())
         # A launcher decides what Ctrl-C means; a guest has none.
         signal.signal(signal.SIGINT, (lambda *_: self._terminated()) if self._guest else signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # `tfleet join` has them wait
         prefer_throughput()
         watch_lifeline(self._orphaned)
         end = time.monotonic() + self._spec.join_timeout
