@@ -37,8 +37,10 @@ def test_the_job_itself_knows_how_long_to_wait(tmp_path, monkeypatch):
     assert set(naps) == {INTERVAL}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number, name):
     job = FakeJob(
         tmp_path, [{}] + [status("training", n) for n in range(4)] + [status("interrupted", 4)], ExitCode(130)
     )
@@ -54,7 +56,7 @@ def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number):
             clock=lambda: 0.0,
             sleep=lambda _: [signal.raise_signal(n) for n in naps],
         )
-    assert job.endings == [("interrupt", "interrupted by Ctrl-C")]
+    assert job.endings == [("interrupt", f"interrupted by {name}")]
     assert any("Ctrl-C again kills" in line for line in lines)
     assert outcome.code == ExitCode.INTERRUPTED
     assert signal.getsignal(number) is before

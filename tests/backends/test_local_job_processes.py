@@ -18,6 +18,7 @@ import pytest
 from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
 from tfleet.backends.local_job import StartedJob
+from tfleet.backends.upkeep import guests_in
 from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
@@ -159,6 +160,30 @@ def test_tcp_ports_are_real_and_the_same_for_all(start):
     hosts = [job_environment(job, name)["PS_HOSTS"] for name in ("ps-0", "ps-1", "worker-0", "worker-1")]
     assert len(set(hosts)) == 1
     assert all(host.startswith("127.0.0.1:") and host[10:].isdigit() for host in hosts[0].split(","))
+
+
+def test_ports_at_an_address_of_this_machine(start):
+    job = start(listen="127.0.0.2")
+    hosts = job_environment(job, "worker-0")["PS_HOSTS"].split(",")
+    assert all(host.startswith("127.0.0.2:") and host[10:].isdigit() for host in hosts)
+    assert RunDir.at(job.handle).endpoint_file.read_text() == hosts[0]
+
+
+def test_addresses_that_are_not_of_this_machine_or_taken(start, tmp_path):
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        used = f"127.0.0.2:{taken.getsockname()[1]}"
+        for listen, why in (("192.0.2.1", "Cannot assign requested address"), (used, "Address already in use")):
+            with pytest.raises(
+                WrongInput, match=f"--listen {listen}: cannot listen on {listen}.*: {why}; give an addr"
+            ):
+                start(listen=listen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_job_goes_on_while_enough_guests_are_there(start):
+    row = {"role": "worker", "index": 64, "state": "working", "host": "elsewhere"}
+    assert guests_in({}) == 0
+    assert guests_in({"members": [row, {**row, "state": "lost"}, {**row, "host": ""}]}) == 1
 
 
 def test_a_ps_that_dies_ends_the_job_with_the_reason(start):

@@ -55,6 +55,8 @@ class LocalJob(Job):
         request: how ps 0 is told to end.
     """
 
+    outlives = True
+
     def __init__(self, run: RunDir, request: RequestEnd = request_end) -> None:
         self.handle = str(run.path)
         self._run = run
@@ -137,6 +139,8 @@ class StartedJob(LocalJob):
         clock: seconds, monotonic.
         refused: called when all processes have ended and the result is exit code 2.
     """
+
+    outlives = False
 
     def __init__(
         self,

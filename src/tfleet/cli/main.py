@@ -27,6 +27,8 @@ COMMANDS = {
     "logs": "Print the logs of a job's replicas.",
     "stop": "End a job early: it commits, evaluates and exports.",
     "scale": "Give a running job more workers, or fewer.",
+    "join": "Start one worker more by hand, on this machine or another one.",
+    "attach": "Follow a running job until it ends, as train does.",
     "copy": "Bring the results of a job on Kubernetes to this machine.",
     "doctor": "Check whether this machine, or a cluster, is fit for tfleet, and say what to do.",
     "launch": "Run your own TensorFlow script as workers and parameter servers.",

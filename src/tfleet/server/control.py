@@ -73,18 +73,22 @@ def call(
     patience: float = PATIENCE,
     timeout: float = TIMEOUT,
     **values: Any,
-) -> None:
+) -> dict[str, Any]:
     """Makes one call to the coordinator of a running job, by a connection of its own; blocks for the answer.
 
     Args:
         address: of ps 0.
         token: of the job.
         name: `end` (how, reason), `scale` (workers), `commit` (answers once what there is now is committed), `fail`
-            (message, exit_code), or `spent` (index, reason: of a worker that will not be started again).
+            (message, exit_code), `spent` (index, reason: of a worker that will not be started again), or `invitation`
+            (answers what a worker that wants to join has to know).
         tls: certificates; None: the job has no TLS.
         patience: seconds to find ps 0.
         timeout: seconds that it has to answer.
         **values: arguments of the call.
+
+    Returns:
+        The answer's values.
 
     Raises:
         TfleetError: what ps 0 answers with.
@@ -93,6 +97,6 @@ def call(
     channel = client.connect(address, token, patience=patience, tls=tls)
     try:
         channel.set_timeout(timeout)
-        channel.call(name, **values)
+        return channel.call(name, **values)[0]
     finally:
         channel.close()

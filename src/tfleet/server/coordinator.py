@@ -17,6 +17,7 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
+from tfleet.server.guests import Guests
 from tfleet.server.history import History
 from tfleet.server.links import Links
 from tfleet.server.listener import Reply
@@ -61,6 +62,7 @@ class Coordinator:
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
         clock: wall-clock time in Unix seconds.
+        run_dir: of the job.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Coordinator:
         self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
-        self._run = run
+        self.run_dir = run
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
@@ -126,6 +128,7 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.guests = Guests(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
             **Presence(self).calls,
@@ -134,8 +137,11 @@ class Coordinator:
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.guests.calls,
             **self.local_steps.calls,
         }
+        if spec.listen:
+            self.note_once(f"workers may join: 'tfleet join {hosts[0]}', with the token in {run.token_file}")
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
 
@@ -165,7 +171,7 @@ class Coordinator:
         if self._unreadable:
             raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
-        self.progress = Progress(self._run, plan.layout.metrics, self.clock)
+        self.progress = Progress(self.run_dir, plan.layout.metrics, self.clock)
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
@@ -374,6 +380,11 @@ class Coordinator:
         """Remembers something that the user should be told once, and logs it."""
         self.notes.append(text)
         print(f"tfleet: {text}", flush=True)
+
+    def note_once(self, text: str) -> None:
+        """Notes what has not been noted yet."""
+        if text not in self.notes:
+            self.note(text)
 
     def status(self) -> dict[str, Any]:
         """Returns the job's status; see docs, run directory, for its fields."""

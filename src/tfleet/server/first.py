@@ -130,7 +130,9 @@ class FirstPs(Process):
         if self.spec.status_port and self._http is None:
             from tfleet.server.http_status import StatusServer  # only here: a ps without it starts sooner
 
-            host = Address.parse(self.where.listen).host or "127.0.0.1"
+            # With --listen workers may come from other machines; who asks for the status is still on this one.
+            host = "" if self.spec.listen else Address.parse(self.where.listen).host
+            host = host or "127.0.0.1"
             self._http = StatusServer(host, self.spec.status_port, self.token, lambda: self._status)
 
     def _tell_others(self, job: Coordinator) -> None:

@@ -39,6 +39,4 @@ class Presence:
 
     def _remark(self, call: Call) -> None:
         call.reply({})
-        text = str(call.values["text"])
-        if text not in self._job.notes:  # every worker of a machine meets the same
-            self._job.note(text)
+        self._job.note_once(str(call.values["text"]))  # every worker of a machine meets the same

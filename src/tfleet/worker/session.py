@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Session:
 
     Attributes:
         member: the number that the coordinator gave.
+        index: of the replica; that of a guest is given by the coordinator.
         generation: of the job.
         first: connection to ps 0.
         others: connections to ps 1, 2, ...
@@ -52,6 +54,7 @@ class Session:
         restarts: int = 0,
         draining: threading.Event | None = None,
         pause: Callable[[float], None] = time.sleep,
+        guest: str = "",
     ) -> None:
         """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
 
@@ -66,18 +69,21 @@ class Session:
             restarts: how often this replica was started again.
             draining: set when this worker shall leave after the batch at hand.
             pause: waits so many seconds between two tries; may raise.
+            guest: what a worker that was started by hand calls itself; empty: a backend has started it.
 
         Raises:
             ConnectionLost: when a ps does not answer.
+            WrongInput: when the job has as many workers as it may have.
         """
         self._address = Address.parse(address)
         self._token = token
         self._tls = tls
         self.first = client.connect(self._address, token, patience=patience, tls=tls, sleep=pause)
         self.first.set_timeout(max(patience, peer_timeout))  # the answer comes when every ps is there
-        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts)
+        host = socket.gethostname() if guest else ""
+        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts, guest=guest, host=host)
         self.first.set_timeout(None)
-        self.member = int(joined["member"])
+        self.member, self.index = int(joined["member"]), int(joined["index"])
         self.generation = int(joined["generation"])
         self.others: list[Channel] = []
         if role == "worker":
