@@ -18,6 +18,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
+from tfleet.server.events import Events
 from tfleet.server.partition import Partition
 from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError
@@ -97,6 +98,7 @@ class PsReplica(Handler):
         heard: when the coordinator was last heard of, in the loop's time.
         owns_thread: whether the loop's thread is this ps's alone, to be set up for nothing but updates.
         times: of pushes: from being ready to its turn, the update, and all that follows.
+        events: where it tells what it does.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
@@ -105,6 +107,7 @@ class PsReplica(Handler):
         self.heard = loop.now()
         self.owns_thread = False
         self.times = Times("queue", "update", "answer")
+        self.events = Events()
         self.generation = 0
         self.partition: Partition | None = None
         self.listener: Listener | None = None
@@ -159,7 +162,7 @@ class PsReplica(Handler):
             optimizer.keep_thread()
             if not chosen.aggregates:  # else everybody waits for this ps
                 prefer_throughput()
-        self._rule = chosen.rule(partition, int(values["batch_size"]))
+        self._rule = self.events.watched(chosen.rule(partition, int(values["batch_size"])))
         vectors = (partition.parameters, *(partition.slots.values() if chosen.local else ()))
         self._width = len(vectors) * partition.size
         self._told = (partition.state.data, *(vector.data for vector in vectors))
@@ -179,6 +182,7 @@ class PsReplica(Handler):
             self._pool = BufferPool((4 if self._half is None else 2) * self._width + self._extra)
             self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
+            self.events.add("begin", self.generation, int(values["restore"]))
             reply({})
 
         if self._initial:
@@ -190,6 +194,7 @@ class PsReplica(Handler):
         """Takes nothing more from a member; replies with the last sequence that was applied."""
         member = int(values["member"])
         self._fenced.add(member)
+        self.events.add("fence", member)
         self._admitted.pop(member, None)
         self._rows.forget(member)
         if member in self._receiving:
@@ -203,6 +208,7 @@ class PsReplica(Handler):
     def hold(self, _values: dict[str, Any], reply: Reply) -> None:
         """Lets no new sequence in until `cut`; replies with the (member, sequence) table."""
         self._limit = dict(self._admitted)
+        self.events.add("hold")
         reply({"table": [[member, sequence] for member, sequence in self._admitted.items()]})
 
     def cut(self, values: dict[str, Any], reply: Reply) -> None:
@@ -222,6 +228,7 @@ class PsReplica(Handler):
 
         def copied() -> None:
             self._limit = None
+            self.events.add("cut", number)
             self._begin_writing(number)
             reply({})
             self._retry()
@@ -574,6 +581,7 @@ class PsReplica(Handler):
             )
 
         def ended(result: dict[str, Any]) -> None:
+            self.events.add("part", number)
             _, reply = self._written.pop(number, (None, None))
             if reply:
                 reply(result)

@@ -98,6 +98,7 @@ class Starting:
             job.remove(old, "lost", f"{role} {index} has joined again")
         restarts = int(call.values.get("restarts", 0))
         member = job.members.join(role, index, call.connection, job.loop.now(), restarts)
+        job.events.add("in", member.number, role, index)
 
         def welcome() -> None:
             member.seen = job.loop.now()
