@@ -58,6 +58,7 @@ class Coordinator:
         notes: what the user should be told once.
         profile: where the time goes.
         staleness: of the parameters that gradients were computed from.
+        events: where ps 0 tells what it does.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -113,6 +114,7 @@ class Coordinator:
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
         self.run_dir = run
+        self.events = replica.events
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
@@ -234,6 +236,7 @@ class Coordinator:
         self.local_steps.release(member)
         if counted:
             member.steps += counted
+            self.events.add("ack", member.number, push.sequence, push.epoch, push.batch, counted, self.ledger.step)
             self.staleness.add(before - push.step)
             self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
@@ -350,6 +353,7 @@ class Coordinator:
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
+        self.events.add("out", member.number, member.role, member.index, state)
         self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:

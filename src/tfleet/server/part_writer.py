@@ -23,12 +23,14 @@ class PartWriter:
         loop: that results come back to.
         store: of the commits.
         index: of this ps.
+        on_written: is told the number of each commit whose part was written, or could not be.
     """
 
-    def __init__(self, loop: Loop, store: Store, index: int) -> None:
+    def __init__(self, loop: Loop, store: Store, index: int, on_written: Callable[[int], None]) -> None:
         self._loop = loop
         self._store = store
         self._index = index
+        self._on_written = on_written
         self._limit: dict[int, int] | None = None
         self._cut: Callable[[], None] | None = None
         self._written: dict[int, tuple[dict[str, Any] | None, Reply | None]] = {}
@@ -77,6 +79,7 @@ class PartWriter:
             )
 
         def ended(result: dict[str, Any]) -> None:
+            self._on_written(number)
             _, reply = self._written.pop(number, (None, None))
             if reply:
                 reply(result)

@@ -16,6 +16,7 @@ from tfleet.optimizers import build
 from tfleet.server import background
 from tfleet.server.assignment import Assignment
 from tfleet.server.buffers import BufferPool
+from tfleet.server.events import Events
 from tfleet.server.listener import Listener, Reply
 from tfleet.server.part_writer import PartWriter
 from tfleet.server.partition import Partition
@@ -60,6 +61,7 @@ class PsReplica(Handler):
         heard: when the coordinator was last heard of, in the loop's time.
         owns_thread: whether the loop's thread is this ps's alone, to be set up for nothing but updates.
         times: of pushes: from being ready to its turn, the update, and all that follows.
+        events: where it tells what it does.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
@@ -68,6 +70,7 @@ class PsReplica(Handler):
         self.heard = loop.now()
         self.owns_thread = False
         self.times = Times("queue", "update", "answer")
+        self.events = Events()
         self.generation = 0
         self.partition: Partition | None = None
         self.transport: Transport | None = None
@@ -88,7 +91,7 @@ class PsReplica(Handler):
         self._applied: dict[int, int] = {}
         self._fenced: set[int] = set()
         self._calls = PsCalls(self)
-        self._writer = PartWriter(loop, store, index)
+        self._writer = PartWriter(loop, store, index, lambda number: self.events.add("part", number))
 
     # What the coordinator asks, of this process or over a connection. Each answers through `reply`.
 
@@ -110,7 +113,7 @@ class PsReplica(Handler):
             optimizer.keep_thread()
             if not chosen.aggregates:  # else everybody waits for this ps
                 prefer_throughput()
-        self._rule = chosen.rule(partition, told.batch_size)
+        self._rule = self.events.watched(chosen.rule(partition, told.batch_size))
 
         def ready(_: None = None) -> None:
             transport = self.transport = Transport(
@@ -119,6 +122,7 @@ class PsReplica(Handler):
             self._pool = BufferPool(transport.push_size)
             self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
+            self.events.add("begin", self.generation, told.commit)
             reply({})
 
         if self.initial:
@@ -132,6 +136,7 @@ class PsReplica(Handler):
         """Takes nothing more from a member; replies with the last sequence that was applied."""
         member = int(values["member"])
         self._fenced.add(member)
+        self.events.add("fence", member)
         self._admitted.pop(member, None)
         self._rows.forget(member)
         if member in self._receiving:
@@ -144,6 +149,7 @@ class PsReplica(Handler):
     def hold(self, _values: dict[str, Any], reply: Reply) -> None:
         """Lets no new sequence in until `cut`; replies with the (member, sequence) table."""
         self._writer.hold(self._admitted)
+        self.events.add("hold")
         reply({"table": [[member, sequence] for member, sequence in self._admitted.items()]})
 
     def cut(self, values: dict[str, Any], reply: Reply) -> None:
@@ -162,6 +168,7 @@ class PsReplica(Handler):
 
         def copy() -> None:
             assert self.partition is not None
+            self.events.add("cut", number)
             self._writer.write(number, self.generation, self.partition)
             reply({})
             self._retry()

@@ -37,6 +37,9 @@ RENDEZVOUS = "TFLEET_RENDEZVOUS"
 POD_IP = "TFLEET_POD_IP"
 """Address of this pod, which the ps announce: names of pods that come back elsewhere are known late."""
 
+EVENTS = "TFLEET_EVENTS"
+"""Names a folder in which every ps tells what it does, event by event; not set: nowhere. Launchers hand it on."""
+
 VARIABLES = (
     JOB_NAME,
     POD_NAME,
