@@ -163,7 +163,10 @@ class FuzzedFleet(Fleet):
         if self.rng.random() < 0.1:
             return self.rng.randbytes(self.rng.randrange(1, 300))
         if self.rng.random() < 0.3:
-            return _call(**odd(json.loads(self.rng.choice(self.calls)), self.rng))
+            values = odd(json.loads(self.rng.choice(self.calls)), self.rng)
+            if values.get("call") == "attach":  # whoever has the token and takes the honest worker's number is believed
+                values["generation"] = 0
+            return _call(**values)
         return damaged(self.rng.choice(self.valid[index]), self.rng)
 
     def _send(self, there, here, data):

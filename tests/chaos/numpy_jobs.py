@@ -121,7 +121,9 @@ class NumpyJob:
         return {name: process.returncode for name, process in processes.items()}
 
     def describe(self):
-        states = {f"ps {i}": p.poll() for i, p in self.ps.items()} | {f"w {i}": p.poll() for i, p in self.workers.items()}
+        states = {f"ps {i}": p.poll() for i, p in self.ps.items()} | {
+            f"w {i}": p.poll() for i, p in self.workers.items()
+        }
         logs = [path.read_text()[-300:] for path in sorted(self.run.path.glob("*-*.log"))]
         return f"{self.run.path}: {self.run.status()}, exit codes {states}, logs {logs}"
 
