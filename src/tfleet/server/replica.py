@@ -18,6 +18,7 @@ from tfleet.server.assignment import Assignment
 from tfleet.server.buffers import BufferPool
 from tfleet.server.events import Events
 from tfleet.server.listener import Listener, Reply
+from tfleet.server.memory import resident_bytes
 from tfleet.server.part_writer import PartWriter
 from tfleet.server.partition import Partition
 from tfleet.server.ps_calls import PsCalls
@@ -201,7 +202,12 @@ class PsReplica(Handler):
 
     def profile(self) -> dict[str, float]:
         """Returns where this ps's time went so far."""
-        return {**self.times.to_json(), "wall": time.monotonic(), "cpu": time.process_time()}
+        return {
+            **self.times.to_json(),
+            "wall": time.monotonic(),
+            "cpu": time.process_time(),
+            "memory": resident_bytes(),
+        }
 
     def fenced(self, member: int | None) -> bool:
         """Whether nothing more is taken from a member."""
