@@ -149,7 +149,7 @@ def test_tcp_ports_are_real_and_the_same_for_all(start):
 def test_a_ps_that_dies_ends_the_job_with_the_reason(start):
     job = start({"ps-1": "exit:-9"})
     assert wait(job.poll) == ExitCode.FAILED
-    assert job.status()["reason"].startswith("ps 1 ended with signal 9")
+    assert job.status()["reason"].startswith("ps 1 was killed (SIGKILL): perhaps out of memory, its log is ")
     assert "--resume" in job.status()["reason"]
 
 

@@ -58,12 +58,12 @@ class Process:
         self.told.append(sentence)
 
     def outcome(self):
-        return f"code {self.code}"
+        return f"ended with code {self.code}"
 
     def terminate(self):
         self.code = 130
 
-    def kill(self):
+    def kill(self, why):
         self.code = -9
 
 
