@@ -347,6 +347,8 @@ class Coordinator:
             member.seen = self.loop.now()
             if "times" in call.values:
                 self.profile.take(member.role, member.index, call.values["times"])
+            for text in call.values.get("remarks", ()):
+                self._note_once(str(text))
             if call.values.get("draining") and not member.draining:
                 member.draining = True
                 self.serve_parked()
@@ -362,7 +364,9 @@ class Coordinator:
 
     def _remark(self, call: Call) -> None:
         call.reply({})
-        text = str(call.values["text"])
+        self._note_once(str(call.values["text"]))
+
+    def _note_once(self, text: str) -> None:
         if text not in self.notes:  # every worker of a machine meets the same
             self.note(text)
 

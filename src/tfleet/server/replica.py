@@ -20,7 +20,7 @@ from tfleet.server import background
 from tfleet.server.buffers import BufferPool
 from tfleet.server.partition import Partition
 from tfleet.server.row_pushes import RowPushes
-from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
 from tfleet.spec.layout import Table
 from tfleet.spec.scheduling import prefer_throughput
 from tfleet.spec.times import Times
@@ -564,8 +564,13 @@ class PsReplica(Handler):
     def _begin_writing(self, number: int) -> None:
         assert self.partition is not None
         low, high, generation = self.partition.low, self.partition.high, self.generation
-        parameters, slots, iterations = self.partition.copy()
-        catch_up = self.partition.catch_up()
+        try:
+            parameters, slots, iterations = self.partition.copy()
+            catch_up = self.partition.catch_up()
+        except MemoryError as error:  # as a full disk: the commit before is as good as it was
+            why = out_of_memory("this ps", error, "give more ps, or more memory, for the copy of a commit")
+            self._written[number] = ({"error": why}, None)
+            return
 
         def write() -> Part:
             catch_up(slots)

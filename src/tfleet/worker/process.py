@@ -23,7 +23,7 @@ from tfleet.strategies.exchange import Rejoin
 from tfleet.strategies.rows import RowExchange
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
-from tfleet.worker.session import Session, guarded
+from tfleet.worker.session import Session, guarded, short_of_memory
 
 if TYPE_CHECKING:
     from tfleet.worker.built import Built
@@ -192,6 +192,9 @@ def main(role: str, index: int, run: RunDir) -> int:
     except TfleetError as error:
         print(f"tfleet: {error}", file=sys.stderr, flush=True)
         return int(error.exit_code)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if short := short_of_memory(f"{role} {index}", error):
+            print(f"tfleet: {short}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         return ExitCode.FAILED
