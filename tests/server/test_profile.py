@@ -1,7 +1,10 @@
 """Where the time goes: what is told of it, and what it is called."""
 
+import os
+
 import pytest
 
+from tfleet.server.memory import resident_bytes
 from tfleet.server.profile import Profile, Staleness
 from tfleet.spec.times import Times
 
@@ -86,3 +89,22 @@ def test_staleness_has_a_mean_and_a_maximum():
     for updates in (1, 2, 6):
         staleness.add(updates)
     assert staleness.to_json() == {"mean": 3.0, "max": 6}
+
+
+def test_the_memory_of_a_ps_is_what_it_told_last(tmp_path):
+    profile = Profile()
+    assert profile.memory(0) == 0
+    for second in (1, 2):
+        profile.take("ps", 0, {**ps(second, second, 0.1), "memory": 1000.0 * second})
+    assert (profile.memory(0), profile.memory(1)) == (2000, 0)
+    profile.take("ps", 1, ps(1, 1, 0.1))
+    assert profile.memory(1) == 0, "a ps that does not know"
+
+
+def test_resident_memory_is_read_from_the_system(tmp_path):
+    statm = tmp_path / "statm"
+    statm.write_text("5000 1000 300 1 0 2000 0\n")
+    assert resident_bytes(statm) == 1000 * os.sysconf("SC_PAGE_SIZE")
+    assert resident_bytes(tmp_path / "none") == 0
+    statm.write_text("no number")
+    assert resident_bytes(statm) == 0

@@ -169,7 +169,10 @@ class Coordinator:
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
-            self.checkpointing.commits.last = {k: getattr(manifest, k) for k in ("number", "step", "time")}
+            self.checkpointing.commits.last = {
+                **{k: getattr(manifest, k) for k in ("number", "step", "time")},
+                "seconds": None,
+            }
             self.undone += max(0, self.history.step - manifest.step)
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 
 Sample = Mapping[str, float]
-"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, its clocks wall and cpu."""
+"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, clocks (wall, cpu), memory."""
 
 WINDOW = 6
 """Samples over which shares are taken: they come each second or two."""
@@ -50,6 +50,11 @@ class Profile:
         if self._busiest() > BUSY:
             return "workers wait for ps: add a ps"
         return "workers wait for each other or for the network"
+
+    def memory(self, index: int) -> int:
+        """Returns the resident bytes that a ps last told of; 0 where it has not."""
+        kept = self._samples.get(("ps", index))
+        return int(kept[-1].get("memory", 0)) if kept else 0
 
     def table(self) -> str:
         """Returns microseconds a step of every worker, and an update of every ps, part by part."""

@@ -18,6 +18,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.optimizers import OptimizerSpec, build
 from tfleet.server import background
 from tfleet.server.buffers import BufferPool
+from tfleet.server.memory import resident_bytes
 from tfleet.server.partition import Partition
 from tfleet.server.row_pushes import RowPushes
 from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
@@ -260,7 +261,12 @@ class PsReplica(Handler):
 
     def profile(self) -> dict[str, float]:
         """Returns where this ps's time went so far."""
-        return {**self.times.to_json(), "wall": time.monotonic(), "cpu": time.process_time()}
+        return {
+            **self.times.to_json(),
+            "wall": time.monotonic(),
+            "cpu": time.process_time(),
+            "memory": resident_bytes(),
+        }
 
     # What workers ask of a partition.
 
