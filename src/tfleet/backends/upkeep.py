@@ -22,6 +22,9 @@ class Upkeep:
     Args:
         children: the processes.
         replicas: makes those that are started later.
+
+    Attributes:
+        news: what the status is to tell, oldest first; whoever has told it takes it out.
     """
 
     def __init__(self, children: Children, replicas: Replicas) -> None:
@@ -31,6 +34,7 @@ class Upkeep:
         self._seen: set[Child] = set()
         self._drained: set[Child] = set()
         self._hanging = Hanging(replicas.spec.peer_timeout)
+        self.news: list[str] = []
 
     @property
     def pending(self) -> bool:
@@ -72,7 +76,10 @@ class Upkeep:
         return child.code is not None and not self._restarts.planned(str(child))
 
     def _ended(self, child: Child, now: float) -> None:
-        if child in self._drained or child.code in MEANT or not self._restarts.died(str(child), now):
+        if child in self._drained or child.code in MEANT:
+            return
+        if not self._restarts.died(str(child), now):
+            self.news.append(f"{child} is given up: {self._epitaph(child)}")
             return
         times = f"{self._restarts.count(str(child))} of {self._replicas.spec.restarts}"
         child.tell(f"{child} {child.outcome()} and is started again (restart {times})")

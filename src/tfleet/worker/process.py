@@ -110,7 +110,7 @@ class WorkerProcess:
             outcome = session.outcome() if session else {}
             if "exit_code" in outcome:
                 return int(outcome["exit_code"])
-            why = str(error) or "it was out of the job"
+            why = outcome.get("why") or str(error) or "it was out of the job"
             print(f"tfleet: {self._role} {self._index} joins again: {why}", flush=True)
             return None
         finally:

@@ -105,13 +105,17 @@ class Recorder:
 
     def purge(self, step: int) -> None:
         """Tells TensorBoard to forget what came after `step`, which will be written again."""
-        for writer in filter(None, (self._own, self._job, self._details)):
-            self._try(lambda writer=writer: writer.purge(step))  # type: ignore[misc]
+        self._try(lambda: self._own.purge(step))
+        self._try(lambda: self._job.purge(step))
+        if details := self._details:
+            self._try(lambda: details.purge(step))
 
     def close(self) -> None:
         """Writes what is queued."""
-        for writer in filter(None, (self._own, self._job, self._held_out, self._details)):
-            self._try(writer.close)
+        for scalars in (self._own, self._job, self._held_out):
+            self._try(scalars.close)
+        if self._details:
+            self._try(self._details.close)
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

@@ -97,7 +97,7 @@ class Session:
             return {}
         try:
             channel.set_timeout(5.0)
-            return channel.call("outcome")[0]
+            return channel.call("outcome", member=self.member, generation=self.generation)[0]
         except TfleetError:
             return {}
         finally:
