@@ -154,7 +154,7 @@ def test_rows_tell_who_was_fenced_what_was_refused_and_who_is_slow(folder):
 def test_status_follows_until_the_end_and_ends_nothing(job, capsys):
     assert run(["status", "old", "--follow"]) == 0
     out = capsys.readouterr().out
-    assert "training with 2 workers" in out
+    assert "step 6 reached: evaluating and exporting" in out
     assert "phase stopped" in " ".join(out.split())
     assert job.endings == []
 
