@@ -57,4 +57,7 @@
 {{- if and (ne $memory "auto") (not (include "tfleet.ownCommand" .)) -}}
 {{- fail (printf "job.shared_memory=%s is for jobs on one machine, and pods share no memory: leave it out" $memory) -}}
 {{- end -}}
+{{- if and (dig "listen" "" (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
+{{- fail "job.listen is for jobs on one machine, and pods get workers by replicas or tfleet scale: leave it out" -}}
+{{- end -}}
 {{- end }}

@@ -13,6 +13,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.listener import Reply
 from tfleet.server.partition import Partition
+from tfleet.spec.errors import out_of_memory
 from tfleet.wire.loop import Loop
 
 
@@ -23,12 +24,14 @@ class PartWriter:
         loop: that results come back to.
         store: of the commits.
         index: of this ps.
+        on_written: is told the number of each commit whose part was written, or could not be.
     """
 
-    def __init__(self, loop: Loop, store: Store, index: int) -> None:
+    def __init__(self, loop: Loop, store: Store, index: int, on_written: Callable[[int], None]) -> None:
         self._loop = loop
         self._store = store
         self._index = index
+        self._on_written = on_written
         self._limit: dict[int, int] | None = None
         self._cut: Callable[[], None] | None = None
         self._written: dict[int, tuple[dict[str, Any] | None, Reply | None]] = {}
@@ -66,8 +69,13 @@ class PartWriter:
 
     def write(self, number: int, generation: int, partition: Partition) -> None:
         """Copies the partition for a commit of this number, and writes the copy in a thread."""
-        parameters, slots, iterations = partition.copy()
-        catch_up = partition.catch_up()
+        try:
+            parameters, slots, iterations = partition.copy()
+            catch_up = partition.catch_up()
+        except MemoryError as error:  # as a full disk: the commit before is as good as it was
+            why = out_of_memory("this ps", error, "give more ps, or more memory, for the copy of a commit")
+            self._written[number] = ({"error": why}, None)
+            return
         low, high = partition.low, partition.high
 
         def work() -> Part:
@@ -77,6 +85,7 @@ class PartWriter:
             )
 
         def ended(result: dict[str, Any]) -> None:
+            self._on_written(number)
             _, reply = self._written.pop(number, (None, None))
             if reply:
                 reply(result)

@@ -24,6 +24,8 @@ class Presence:
             member.seen = job.loop.now()
             if "times" in call.values:
                 job.profile.take(member.role, member.index, call.values["times"])
+            for text in call.values.get("remarks", ()):
+                job.note_once(str(text))
             if call.values.get("draining") and not member.draining:
                 member.draining = True
                 job.serve_parked()
@@ -39,6 +41,4 @@ class Presence:
 
     def _remark(self, call: Call) -> None:
         call.reply({})
-        text = str(call.values["text"])
-        if text not in self._job.notes:  # every worker of a machine meets the same
-            self._job.note(text)
+        self._job.note_once(str(call.values["text"]))  # every worker of a machine meets the same

@@ -16,7 +16,9 @@ from tfleet.optimizers import build
 from tfleet.server import background
 from tfleet.server.assignment import Assignment
 from tfleet.server.buffers import BufferPool
+from tfleet.server.events import Events
 from tfleet.server.listener import Listener, Reply
+from tfleet.server.memory import resident_bytes
 from tfleet.server.part_writer import PartWriter
 from tfleet.server.partition import Partition
 from tfleet.server.ps_calls import PsCalls
@@ -59,7 +61,9 @@ class PsReplica(Handler):
         restarts: how often the backend has started this ps again.
         heard: when the coordinator was last heard of, in the loop's time.
         owns_thread: whether the loop's thread is this ps's alone, to be set up for nothing but updates.
+        late: pushes that were refused, because their worker is out of the job.
         times: of pushes: from being ready to its turn, the update, and all that follows.
+        events: where it tells what it does.
     """
 
     def __init__(self, index: int, loop: Loop, store: Store, restarts: int = 0) -> None:
@@ -67,7 +71,9 @@ class PsReplica(Handler):
         self.restarts = restarts
         self.heard = loop.now()
         self.owns_thread = False
+        self.late = 0
         self.times = Times("queue", "update", "answer")
+        self.events = Events()
         self.generation = 0
         self.partition: Partition | None = None
         self.transport: Transport | None = None
@@ -88,7 +94,7 @@ class PsReplica(Handler):
         self._applied: dict[int, int] = {}
         self._fenced: set[int] = set()
         self._calls = PsCalls(self)
-        self._writer = PartWriter(loop, store, index)
+        self._writer = PartWriter(loop, store, index, lambda number: self.events.add("part", number))
 
     # What the coordinator asks, of this process or over a connection. Each answers through `reply`.
 
@@ -110,7 +116,7 @@ class PsReplica(Handler):
             optimizer.keep_thread()
             if not chosen.aggregates:  # else everybody waits for this ps
                 prefer_throughput()
-        self._rule = chosen.rule(partition, told.batch_size)
+        self._rule = self.events.watched(chosen.rule(partition, told.batch_size))
 
         def ready(_: None = None) -> None:
             transport = self.transport = Transport(
@@ -119,6 +125,7 @@ class PsReplica(Handler):
             self._pool = BufferPool(transport.push_size)
             self._rows = RowPushes([table.shape for table in partition.tables])
             self.partition = partition
+            self.events.add("begin", self.generation, told.commit)
             reply({})
 
         if self.initial:
@@ -132,6 +139,7 @@ class PsReplica(Handler):
         """Takes nothing more from a member; replies with the last sequence that was applied."""
         member = int(values["member"])
         self._fenced.add(member)
+        self.events.add("fence", member)
         self._admitted.pop(member, None)
         self._rows.forget(member)
         if member in self._receiving:
@@ -144,6 +152,7 @@ class PsReplica(Handler):
     def hold(self, _values: dict[str, Any], reply: Reply) -> None:
         """Lets no new sequence in until `cut`; replies with the (member, sequence) table."""
         self._writer.hold(self._admitted)
+        self.events.add("hold")
         reply({"table": [[member, sequence] for member, sequence in self._admitted.items()]})
 
     def cut(self, values: dict[str, Any], reply: Reply) -> None:
@@ -162,6 +171,7 @@ class PsReplica(Handler):
 
         def copy() -> None:
             assert self.partition is not None
+            self.events.add("cut", number)
             self._writer.write(number, self.generation, self.partition)
             reply({})
             self._retry()
@@ -194,7 +204,13 @@ class PsReplica(Handler):
 
     def profile(self) -> dict[str, float]:
         """Returns where this ps's time went so far."""
-        return {**self.times.to_json(), "wall": time.monotonic(), "cpu": time.process_time()}
+        return {
+            **self.times.to_json(),
+            "wall": time.monotonic(),
+            "cpu": time.process_time(),
+            "memory": resident_bytes(),
+            "late": self.late,
+        }
 
     def fenced(self, member: int | None) -> bool:
         """Whether nothing more is taken from a member."""
@@ -320,6 +336,7 @@ class PsReplica(Handler):
         self._receiving.pop(push.member, None)
         self.partition.stage(self._rows.take(push.member, push.sequence))
         if self._refused(connection, push):
+            self.late += 1
             self._pool.give(payload)
             self.partition.stage(None)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)

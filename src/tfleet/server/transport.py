@@ -105,5 +105,6 @@ class Transport:
             return self._told
         target = connection.memory.slots[slot]
         np.copyto(target.parameters, self._partition.parameters)
-        np.copyto(target.state, self._partition.state)
+        if self._state:
+            np.copyto(target.state, self._partition.state)
         return ()

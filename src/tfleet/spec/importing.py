@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-LATER = ("matplotlib", "matplotlib.pyplot", "matplotlib.patches", "IPython")
+PLOTS = ("matplotlib", "matplotlib.pyplot", "matplotlib.patches", "IPython")
 """What Keras imports for plots and notebooks only; each package before its modules."""
 
 
 @contextmanager
-def quick_imports(later: Sequence[str] = LATER) -> Iterator[None]:
+def quick_imports(later: Sequence[str] = ()) -> Iterator[None]:
     """Imports within the block go without garbage collection, and without the modules `later`.
 
     Whoever imports one of `later` in the block gets a stand-in, which loads the module when something of it is first

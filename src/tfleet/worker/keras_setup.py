@@ -6,7 +6,7 @@ import os
 import sys
 
 from tfleet.spec.errors import WrongInput
-from tfleet.spec.importing import quick_imports
+from tfleet.spec.importing import PLOTS, quick_imports
 
 
 def set_up(threads: int, seed: int) -> None:
@@ -38,7 +38,7 @@ def set_up(threads: int, seed: int) -> None:
             f"Keras was imported with the backend {sys.modules['keras'].backend.backend()}, but only tensorflow is "
             "allowed; set KERAS_BACKEND=tensorflow before the import"
         )
-    with quick_imports():
+    with quick_imports(PLOTS):
         import keras
         import tensorflow as tf
 

@@ -128,3 +128,7 @@ def refuse_local_fields(spec: JobSpec) -> None:
             f"shared_memory={spec.shared_memory}: pods share no memory, so that --shared-memory does nothing on "
             "kubernetes; leave it out"
         )
+    if spec.listen:
+        raise WrongInput(
+            "listen: pods get workers by 'tfleet scale', so that --listen does nothing on kubernetes; leave it out"
+        )
