@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import HERE, RESULTS
+from render_memory import memory_section
 from render_sparse import sparse_section
 from render_strategies import strategies_section
 
@@ -367,6 +368,7 @@ SECTIONS = {
     "emulated": emulated_section,
     "strategies": lambda result: strategies_section(result, spread) + origin(result),
     "sparse": lambda result: sparse_section(result, spread, origin(result)),
+    "memory": lambda result: memory_section(result, spread, origin(result)),
     "figures": figures_section,
     "kubernetes": kubernetes_section,
     "images": built_images_section,
