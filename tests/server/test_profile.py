@@ -91,6 +91,27 @@ def test_staleness_has_a_mean_and_a_maximum():
     assert staleness.to_json() == {"mean": 3.0, "max": 6}
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        {},
+        {"rounds": 1},
+        {**worker(1, 0, 0, 0), "data": None},
+        worker("x", 0, 0, 0),
+        worker(1, "nan", 0, 0),
+        worker(1, 2**2000, 0, 0),
+    ],
+)
+def test_times_that_are_none_are_refused_and_leave_nothing(times):
+    profile = Profile()
+    profile.take("worker", 0, worker(10, 1, 1, 1))
+    with pytest.raises((LookupError, TypeError, ValueError, ArithmeticError)):
+        profile.take("worker", 0, times)
+    profile.take("worker", 0, worker(20, 2, 2, 2))
+    assert profile.bottleneck() == "workers wait for data: make reading cheaper, or read ahead"
+    assert "worker 0" in profile.table()
+
+
 def test_the_memory_of_a_ps_is_what_it_told_last(tmp_path):
     profile = Profile()
     assert profile.memory(0) == 0

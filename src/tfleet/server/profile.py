@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 
@@ -34,7 +35,15 @@ class Profile:
         self._samples: dict[tuple[str, int], deque[Sample]] = {}
 
     def take(self, role: str, index: int, sample: Sample) -> None:
-        """Takes what a replica tells: sums since it started."""
+        """Takes what a replica tells: sums since it started.
+
+        Raises:
+            LookupError, TypeError, ValueError, ArithmeticError: when it is no such sample; nothing is kept of it.
+        """
+        parts = (*_PS, "wall", "cpu") if role == "ps" else _WORKER
+        sample = {part: float(sample[part]) for part in ("rounds", *parts)}
+        if not all(map(math.isfinite, sample.values())):
+            raise ValueError("times that are not finite")
         kept = self._samples.setdefault((role, index), deque(maxlen=WINDOW))
         if kept and sample["rounds"] < kept[-1]["rounds"]:
             kept.clear()  # it has started again
