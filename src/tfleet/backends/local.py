@@ -11,7 +11,7 @@ from tfleet.backends.base import Backend, Plan
 from tfleet.backends.local_job import LocalJob, StartedJob
 from tfleet.backends.ports import require_free
 from tfleet.backends.processes import Children
-from tfleet.backends.replicas import LOOPBACK, CommandBuilder, Replicas, replica_command
+from tfleet.backends.replicas import AUTO_PORT, CommandBuilder, Replicas, replica_command
 from tfleet.backends.trace import Trace
 from tfleet.backends.upkeep import Upkeep
 from tfleet.spec.environment import UNIX
@@ -56,7 +56,7 @@ class LocalBackend(Backend):
                 "--tls-cert does nothing on one machine, where replicas talk by Unix sockets that no network reaches; "
                 "leave the TLS flags out, or add --tcp"
             )
-        tls_of(spec, f"{LOOPBACK}:1")
+        tls_of(spec, replicas.ps_hosts[0].replace(AUTO_PORT, "1"))
         return Plan(spec, run.path, resume, tuple(replicas.all(resume)))
 
     def start(self, plan: Plan) -> StartedJob:

@@ -19,7 +19,8 @@ CommandBuilder = Callable[[str, int, Path, bool], tuple[str, ...]]
 """(role, index, run directory, resume) -> command."""
 
 LOOPBACK = "127.0.0.1"
-AUTO = f"{LOOPBACK}:auto"
+AUTO_PORT = "auto"
+AUTO = f"{LOOPBACK}:{AUTO_PORT}"
 """An address in a plan whose port is chosen at the start."""
 
 
