@@ -306,7 +306,7 @@ def test_the_longest_name_is_taken():
         (at("taskFile.content", "x"), "set taskFile.name"),
         (at("tool.kind", "eval"), "needs tool.id"),
         # TLS.
-        ({"job": {name: "/c" for name in ("tls_cert", "tls_key", "tls_ca")}}, "leave it out and set tls.secretName"),
+        ({"job": dict.fromkeys(("tls_cert", "tls_key", "tls_ca"), "/c")}, "leave it out and set tls.secretName"),
         (at("job.tls_server_name", "x"), "is tls.serverName here: leave it out and set that"),
         (at("tls.serverName", "x"), "set tls.secretName or tls.certManager.enabled, or leave it out"),
         (at("tls.certManager.enabled", True), "needs tls.certManager.issuerRef.name"),
