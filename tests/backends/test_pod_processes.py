@@ -155,7 +155,7 @@ def test_a_replica_that_dies_is_started_again_at_once_and_its_log_is_the_pods(ar
 def test_a_replica_that_was_killed_is_told_the_likely_reason(around):
     around.begin()
     _, out = ended(around.start("ps-1", "import os; os.kill(os.getpid(), 9)"))
-    assert "ps 1 ended with signal 9 (in a pod mostly for want of memory: raise limit.memory of its role)" in out
+    assert "ps 1 was killed (SIGKILL): perhaps out of memory (then raise limit.memory of its role)" in out
 
 
 def test_a_worker_whose_budget_is_spent_waits_for_the_end_of_the_job(around):

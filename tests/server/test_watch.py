@@ -40,9 +40,15 @@ def test_a_silent_worker_is_dropped_and_named_and_its_batch_given_to_another(tmp
         assert len(fleet.job.members.living) == 2
         pass_time(fleet, 3, [good])
         assert [m.number for m in fleet.job.members.living.values()] == [good.member]
-        assert fleet.job.notes[-1] == f"worker {silent.index} is dropped: silent for more than 20 s"
-        row = next(row for row in fleet.job.status()["members"] if row["index"] == silent.index)
-        assert row["state"] == "lost"
+        why = f"worker {silent.index} is dropped: silent for more than 20 s, since 1970-01-01 00:16:40 UTC"
+        assert fleet.job.notes[-1] == why
+        status = fleet.job.status()
+        row = next(row for row in status["members"] if row["index"] == silent.index)
+        assert (row["state"], row["heard"]) == ("lost", pytest.approx(1000, abs=1))
+        (fenced,) = status["fenced"]
+        assert (fenced["role"], fenced["index"], fenced["why"]) == ("worker", silent.index, why)
+        assert fenced["time"] == pytest.approx(1021, abs=2)
+        assert (status["counts"]["fenced"], status["counts"]["given_back"]) == (1, 1)
         good.stopped = False
         step = fleet.job.step
         fleet.run(until=lambda: fleet.job.step >= step + 20)
@@ -56,6 +62,10 @@ def test_a_dropped_worker_that_wakes_is_told_and_can_come_back(tmp_path):
         pass_time(fleet, 22)
         assert not fleet.job.members.living
         assert fleet.client("beat", member=worker.member)[1]["known"] is False
+        why = fleet.client("outcome", member=worker.member, generation=1)[1]["why"]
+        assert why == "worker 0 is dropped: silent for more than 20 s, since 1970-01-01 00:16:40 UTC"
+        assert fleet.client("outcome", member=worker.member, generation=2)[1]["why"] == ""
+        assert fleet.client("outcome")[1] == {"phase": "training", "why": ""}
         former, worker.stopped = worker.member, False
         fleet.run()
         assert (fleet.job.phase, fleet.job.step, worker.ended) == ("done", 40, "over")
@@ -123,8 +133,8 @@ def test_a_silent_ps_is_named_and_its_generation_is_over(tmp_path):
         pass_time(fleet, 6)
         assert fleet.job.generation == 2
         assert not fleet.job.ending.over
-        lost = "ps 1 is lost: silent for more than 20 s; everybody goes back to the last commit"
-        assert lost in fleet.job.notes
+        silent = "ps 1 is lost: silent for more than 20 s, since 1970-01-01 00:17:39 UTC"
+        assert f"{silent}; everybody goes back to the last commit" in fleet.job.notes
 
 
 def test_the_status_tells_how_the_job_stands(tmp_path):
@@ -147,7 +157,11 @@ def test_the_status_tells_how_the_job_stands(tmp_path):
         assert status["seconds_left"] == pytest.approx(15 / status["steps_per_second"], rel=0.05)
         assert status["elapsed"] == pytest.approx(fleet.loop.time - 1000, abs=0.001)
         assert 0 < status["training_elapsed"] <= status["elapsed"]
-        assert status["last_commit"] == {"number": 0, "step": 0, "time": status["last_commit"]["time"]}
+        assert status["last_commit"] == {
+            "number": 0,
+            "step": 0,
+            **{k: status["last_commit"][k] for k in ("time", "seconds")},
+        }
         assert [(row["role"], row["state"]) for row in status["members"]] == [("worker", "working")] * 2
         fleet.run()
         status = fleet.job.status()

@@ -7,6 +7,8 @@ from typing import Any
 
 START = 10.0
 """Seconds that a ps may take from its start until it is heard of, at least."""
+HANGS = "it did not answer"
+"""Why a ps is killed."""
 
 
 class Hanging:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tfleet.checkpoint.store import Store
+from tfleet.server.events import Events
 from tfleet.server.replica import PsReplica
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
@@ -58,6 +59,7 @@ class Process:
         self._restarts = restarts_of(os.environ)
         self.where = Whereabouts.of(index, self.hosts, os.environ)
         self.tls = tls_of(self.spec, self.where.announce)
+        self._events = Events.of(os.environ, index)
         self._listener = Address.parse(self.where.listen).listen()
 
     def run(self) -> int:
@@ -69,6 +71,7 @@ class Process:
         loop = Loop()
         replica = PsReplica(self.index, loop, self.store, self._restarts)
         replica.owns_thread = True
+        replica.events = self._events
         return Parts(loop, replica, Server(loop, self._listener, self.token, replica, self.tls))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfleet.server.coordinator import Coordinator
+from tfleet.spec.rundir import utc
 
 TICK = 0.25
 PING_EVERY = 2.0
@@ -47,8 +48,8 @@ class Watch:
             self._check_missing(now)  # until then members wait for an answer, and send nothing
             return
         for member in job.members.silent(now, job.spec.peer_timeout):
-            seconds = job.spec.peer_timeout
-            job.remove(member, "lost", f"{member.role} {member.index} is dropped: silent for more than {seconds:g} s")
+            why = f"{member.role} {member.index} is dropped: {self._silence(member.seen)}"
+            job.remove(member, "lost", why)
 
     def _check_missing(self, now: float) -> None:
         job = self._job
@@ -81,10 +82,15 @@ class Watch:
         job = self._job
         for index in set(range(1, job.spec.ps)) - set(job.links.missing):
             if now - self._answered.setdefault(index, now) > silence(job.spec.peer_timeout):
-                job.roll_back(f"ps {index} is lost: silent for more than {job.spec.peer_timeout:g} s")
+                job.roll_back(f"ps {index} is lost: {self._silence(self._answered[index])}")
                 return
             job.links.ask(index, "ping", {}, lambda result, index=index: self._pong(index, result))  # type: ignore[misc]
         job.links.ask(0, "ping", {}, lambda result: self._pong(0, result))
+
+    def _silence(self, heard: float) -> str:
+        """Says since when somebody is silent who was last heard of at this time of the loop."""
+        seconds = self._job.spec.peer_timeout
+        return f"silent for more than {seconds:g} s, since {utc(self._job.epoch + heard)}"
 
     def _pong(self, index: int, result: dict[str, Any]) -> None:
         self._answered[index] = self._job.loop.now()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tfleet.spec.environment import split_listen
 from tfleet.spec.errors import WrongField, WrongInput, nearest
 
 STALENESS = 4
@@ -43,7 +44,7 @@ class ElasticSpec(_Section):
     """How many workers the job may have while it runs."""
 
     min: int = Field(1, ge=1, description="The job goes on while so many workers live or are being started again.")
-    max: int = Field(64, ge=1, le=1024, description="The most workers that tfleet scale may ask for.")
+    max: int = Field(64, ge=1, le=1024, description="The most workers, those that joined by hand included.")
 
 
 class EvaluationSpec(_Section):
@@ -154,6 +155,11 @@ class JobSpec(_Section):
     tls_server_name: str = Field(
         "", description="Name in the certificate of every ps; empty: the host by which each is reached."
     )
+    listen: str = Field(
+        "",
+        description="Local jobs: address of this machine, HOST or HOST:PORT, by which workers of other machines may "
+        "join (tfleet join); empty: none can.",
+    )
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
     peer_timeout: float = Field(20.0, ge=1, description="Seconds of silence after which a replica counts as lost.")
@@ -178,6 +184,13 @@ class JobSpec(_Section):
         if not isinstance(values, dict) or values.get("ps_placement") != "colocated" or "ps" in values:
             return values
         return {**values, "ps": values.get("workers", cls.model_fields["workers"].default)}
+
+    @field_validator("listen")
+    @classmethod
+    def _somewhere(cls, value: str) -> str:
+        if value:
+            split_listen(value)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> JobSpec:

@@ -93,11 +93,13 @@ class Channel:
         Raises:
             ConnectionLost: when the peer is gone.
         """
-        views = [memoryview(part).cast("B") for part in payload if len(part)]
-        size = sum(len(view) for view in views)
-        parts = [memoryview(pack_header(kind, len(meta), size) + bytes(meta)), *views]
         try:
-            send_parts(self._sock, parts)
+            if not payload:
+                self._sock.sendall(pack_header(kind, len(meta), 0) + meta)
+                return
+            views = [memoryview(part).cast("B") for part in payload if len(part)]
+            size = sum(len(view) for view in views)
+            send_parts(self._sock, [memoryview(pack_header(kind, len(meta), size) + meta), *views])
         except OSError as error:
             raise self._lost(error) from None
 
