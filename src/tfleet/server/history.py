@@ -24,6 +24,7 @@ class History:
         ending: how the job was about to end (see `Ending.wish`), or empty.
         reason: why.
         workers_wanted: as last asked for by `tfleet scale`; 0: as the job says.
+        workers_asked: how often it was asked.
     """
 
     started: float = 0.0
@@ -36,6 +37,7 @@ class History:
     ending: str = ""
     reason: str = ""
     workers_wanted: int = 0
+    workers_asked: int = 0
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> History:
@@ -53,4 +55,5 @@ class History:
             ending=str(status["ending"]),
             reason=str(status["ending_reason"]),
             workers_wanted=int(status["workers_wanted"]),
+            workers_asked=int(status.get("workers_asked", 0)),
         )

@@ -54,6 +54,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "generation": job.generation,
         "ps": job.links.describe(),
         "workers_wanted": job.scaling.wanted,
+        "workers_asked": job.scaling.asked,
         "rollbacks": job.history.rollbacks,
         "steps_undone": job.undone,
         "ending": job.ending.wish,
