@@ -147,7 +147,11 @@ def test_the_status_tells_how_the_job_stands(tmp_path):
         assert status["seconds_left"] == pytest.approx(15 / status["steps_per_second"], rel=0.05)
         assert status["elapsed"] == pytest.approx(fleet.loop.time - 1000, abs=0.001)
         assert 0 < status["training_elapsed"] <= status["elapsed"]
-        assert status["last_commit"] == {"number": 0, "step": 0, "time": status["last_commit"]["time"]}
+        assert status["last_commit"] == {
+            "number": 0,
+            "step": 0,
+            **{k: status["last_commit"][k] for k in ("time", "seconds")},
+        }
         assert [(row["role"], row["state"]) for row in status["members"]] == [("worker", "working")] * 2
         fleet.run()
         status = fleet.job.status()

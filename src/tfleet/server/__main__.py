@@ -6,11 +6,15 @@ import argparse
 import sys
 import time
 
-from tfleet.server.first import FirstPs
-from tfleet.server.other import OtherPs
-from tfleet.server.process import write_status
-from tfleet.spec.errors import TfleetError
-from tfleet.spec.rundir import RunDir
+from tfleet.spec.importing import quick_imports
+
+with quick_imports():
+    from tfleet.server.first import FirstPs
+    from tfleet.server.other import OtherPs
+    from tfleet.server.process import write_status
+    from tfleet.spec.errors import TfleetError
+    from tfleet.spec.leaving import leave
+    from tfleet.spec.rundir import RunDir
 
 
 def main() -> int:
@@ -34,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -17,14 +17,17 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
+from tfleet.server.guests import Guests
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.listener import Reply
 from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.presence import Presence
 from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
-from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.replica import PsReplica
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
@@ -60,6 +63,7 @@ class Coordinator:
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
         clock: wall-clock time in Unix seconds.
+        run_dir: of the job.
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Coordinator:
         self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
-        self._run = run
+        self.run_dir = run
         self.events = replica.events
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
@@ -126,18 +130,20 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.guests = Guests(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
-            "beat": self._beat,
-            "leave": self._leave,
-            "remark": self._remark,
+            **Presence(self).calls,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.guests.calls,
             **self.local_steps.calls,
         }
+        if spec.listen:
+            self.note_once(f"workers may join: 'tfleet join {hosts[0]}', with the token in {run.token_file}")
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
 
@@ -167,11 +173,14 @@ class Coordinator:
         if self._unreadable:
             raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
-        self.progress = Progress(self._run, plan.layout.metrics, self.clock)
+        self.progress = Progress(self.run_dir, plan.layout.metrics, self.clock)
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
-            self.checkpointing.commits.last = {k: getattr(manifest, k) for k in ("number", "step", "time")}
+            self.checkpointing.commits.last = {
+                **{k: getattr(manifest, k) for k in ("number", "step", "time")},
+                "seconds": None,
+            }
             self.undone += max(0, self.history.step - manifest.step)
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 
@@ -344,31 +353,6 @@ class Coordinator:
 
     # Members.
 
-    def _beat(self, call: Call) -> None:
-        member = self.members.living.get(int(call.values["member"]))
-        if member:
-            member.seen = self.loop.now()
-            if "times" in call.values:
-                self.profile.take(member.role, member.index, call.values["times"])
-            if call.values.get("draining") and not member.draining:
-                member.draining = True
-                self.serve_parked()
-        first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        known, summaries = member is not None, member is not None and member is first
-        over = self.ending.over or {}
-        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
-
-    def _leave(self, call: Call) -> None:
-        call.reply({})
-        if call.member and call.member.number in self.members.living:
-            self.remove(call.member, "done", str(call.values.get("reason", "")))
-
-    def _remark(self, call: Call) -> None:
-        call.reply({})
-        text = str(call.values["text"])
-        if text not in self.notes:  # every worker of a machine meets the same
-            self.note(text)
-
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
@@ -403,6 +387,11 @@ class Coordinator:
         """Remembers something that the user should be told once, and logs it."""
         self.notes.append(text)
         print(f"tfleet: {text}", flush=True)
+
+    def note_once(self, text: str) -> None:
+        """Notes what has not been noted yet."""
+        if text not in self.notes:
+            self.note(text)
 
     def status(self) -> dict[str, Any]:
         """Returns the job's status; see docs, run directory, for its fields."""

@@ -18,6 +18,7 @@ from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.loop import Loop
+from tfleet.wire.secure import tls_of
 from tfleet.wire.server import Server
 
 
@@ -57,6 +58,7 @@ class Process:
         self.store = Store(run.checkpoints)
         self._restarts = restarts_of(os.environ)
         self.where = Whereabouts.of(index, self.hosts, os.environ)
+        self.tls = tls_of(self.spec, self.where.announce)
         self._events = Events.of(os.environ, index)
         self._listener = Address.parse(self.where.listen).listen()
 
@@ -70,7 +72,7 @@ class Process:
         replica = PsReplica(self.index, loop, self.store, self._restarts)
         replica.owns_thread = True
         replica.events = self._events
-        return Parts(loop, replica, Server(loop, self._listener, self.token, replica))
+        return Parts(loop, replica, Server(loop, self._listener, self.token, replica, self.tls))
 
 
 def on_signal(action: Callable[[], None]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 
 Sample = Mapping[str, float]
-"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, its clocks wall and cpu."""
+"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, clocks (wall, cpu), memory."""
 
 WINDOW = 6
 """Samples over which shares are taken: they come each second or two."""
@@ -34,7 +35,15 @@ class Profile:
         self._samples: dict[tuple[str, int], deque[Sample]] = {}
 
     def take(self, role: str, index: int, sample: Sample) -> None:
-        """Takes what a replica tells: sums since it started."""
+        """Takes what a replica tells: sums since it started.
+
+        Raises:
+            LookupError, TypeError, ValueError, ArithmeticError: when it is no such sample; nothing is kept of it.
+        """
+        parts = (*_PS, "wall", "cpu") if role == "ps" else _WORKER
+        sample = {part: float(sample[part]) for part in ("rounds", *parts)}
+        if not all(map(math.isfinite, sample.values())):
+            raise ValueError("times that are not finite")
         kept = self._samples.setdefault((role, index), deque(maxlen=WINDOW))
         if kept and sample["rounds"] < kept[-1]["rounds"]:
             kept.clear()  # it has started again
@@ -50,6 +59,11 @@ class Profile:
         if self._busiest() > BUSY:
             return "workers wait for ps: add a ps"
         return "workers wait for each other or for the network"
+
+    def memory(self, index: int) -> int:
+        """Returns the resident bytes that a ps last told of; 0 where it has not."""
+        kept = self._samples.get(("ps", index))
+        return int(kept[-1].get("memory", 0)) if kept else 0
 
     def table(self) -> str:
         """Returns microseconds a step of every worker, and an update of every ps, part by part."""

@@ -52,7 +52,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "export": job.ending.export,
         "notes": job.notes[-20:],
         "generation": job.generation,
-        "ps": job.links.describe(),
+        "ps": [{**row, "memory": job.profile.memory(row["index"])} for row in job.links.describe()],
         "workers_wanted": job.scaling.wanted,
         "rollbacks": job.history.rollbacks,
         "steps_undone": job.undone,
