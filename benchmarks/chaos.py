@@ -104,9 +104,11 @@ def play(
         schedules["", number] = random_schedule(options.seed, number, worker=worker, disk=disk)
     for kind in {kind_of(schedule.job) for schedule in schedules.values()} - set(known):
         schedules |= {(kind, seed): Schedule(replace(KINDS[kind], seed=seed)) for seed in range(options.undisturbed)}
+    # Mixed, so that a run that is ended early has some of everything, and both kinds meet the same load of the machine.
+    order = random.Random(options.seed).sample(sorted(schedules), len(schedules))
     undisturbed = {kind: list(values) for kind, values in known.items()}
     verdicts = {}
-    for (kind, number), verdict in at_once(options.at_once, schedules, folder):
+    for (kind, number), verdict in at_once(options.at_once, {key: schedules[key] for key in order}, folder):
         said = "holds" if not verdict.faults else verdict.faults
         print(f"{kind} {number}: {said}", line(number, verdict), file=sys.stderr, flush=True)
         if verdict.faults:
