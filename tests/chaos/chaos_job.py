@@ -26,7 +26,7 @@ from tfleet.spec.rundir import RunDir
 
 HERE = Path(__file__).parent
 QUIET = 120.0
-"""Seconds without any event after which a job counts as hanging: on a busy machine TensorFlow alone takes half of it."""
+"""Seconds without any event after which a job counts as hanging: TensorFlow may take half of it where all are busy."""
 LIMIT = 600.0
 """Seconds after which it does whatever happens."""
 LOOK = 0.005
