@@ -55,7 +55,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Plays, prints each outcome, writes `benchmarks/results/chaos.json`; ends with 1 when something did not hold."""
+    """Plays, prints each outcome, writes `benchmarks/results/chaos_schedules.json`; ends with 1 when something did not hold."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--schedules", type=int, default=MANY)
     parse.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -71,7 +71,7 @@ def main() -> None:
     figures = in_short(options, undisturbed, verdicts)
     faults = figures["faults"]
     if whole:
-        print(f"written: {write_result('chaos', ['benchmarks/chaos.py', *sys.argv[1:]], figures)}")
+        print(f"written: {write_result('chaos_schedules', ['benchmarks/chaos.py', *sys.argv[1:]], figures)}")
     print(f"{len(verdicts)} schedules, {figures['hold']} hold; {'; '.join(faults) or 'accuracies too'}")
     sys.exit(bool(faults) or figures["hold"] < len(verdicts))
 
@@ -83,7 +83,7 @@ def kind_of(job: Shape) -> str:
 
 def stored() -> dict[str, list[float]]:
     """Returns the accuracies of undisturbed runs of the last time, or nothing."""
-    path = RESULTS / "chaos.json"
+    path = RESULTS / "chaos_schedules.json"
     if not path.exists():
         return {}
     return {row["kind"]: row["accuracy"]["values"] for row in json.loads(path.read_text())["undisturbed"]}
@@ -190,7 +190,7 @@ def in_short(
             faults.append(f"{kind}: an accuracy of {min(found):.4f} is more than 2 points below {mean:.4f}")
     done = [action.split(": ")[2].split(" ")[0] for verdict in verdicts.values() for action in verdict.done]
     return {
-        "kind": "chaos",
+        "kind": "chaos_schedules",
         "seed": options.seed,
         "asked": options.schedules,
         "schedules": len(verdicts),
