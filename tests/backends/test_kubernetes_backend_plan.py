@@ -31,7 +31,7 @@ def config(found):
 
 @needs_helm
 class TestKubernetesBackendConforms(BackendConformance):
-    inapplicable = ({"tcp": True},)
+    inapplicable = ({"tcp": True}, {"listen": "10.0.0.5"})
 
     def backend(self):
         return KubernetesBackend(AT)

@@ -45,6 +45,19 @@ def test_tcp_ports_are_left_open_in_the_plan(tmp_path):
     assert json.loads(plan.replicas[0].env["TF_CONFIG"])["cluster"]["worker"] == ["127.0.0.1:auto"] * 2
 
 
+@pytest.mark.parametrize(
+    ("listen", "hosts"),
+    [
+        ("10.0.0.5", "10.0.0.5:auto,10.0.0.5:auto"),
+        ("10.0.0.5:7000", "10.0.0.5:7000,10.0.0.5:7001"),
+        ("fd00::5", "[fd00::5]:auto,[fd00::5]:auto"),
+    ],
+)
+def test_a_job_that_may_be_joined_listens_where_it_was_told(tmp_path, listen, hosts):
+    found = LocalBackend().plan(JobSpec.parse({"task": "mnist", "listen": listen, "wire_dtype": "float16"}), tmp_path)
+    assert {replica.env["PS_HOSTS"] for replica in found.replicas} == {hosts}
+
+
 def test_threads_of_workers_follow_the_spec_and_a_ps_has_one(tmp_path):
     plan = LocalBackend().plan(JobSpec(task="mnist", threads=3), tmp_path)
     threads = {r.role: r.env["OMP_NUM_THREADS"] for r in plan.replicas}

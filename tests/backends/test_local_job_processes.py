@@ -18,6 +18,7 @@ import pytest
 from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
 from tfleet.backends.local_job import StartedJob
+from tfleet.backends.upkeep import guests_in
 from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
@@ -115,6 +116,21 @@ def test_phases_and_exit_codes(told, code):
     assert local_job.result_of(told) == code
 
 
+def test_whoever_waits_is_woken_by_the_end_of_a_process(start):
+    job = start(workers=1, ps=1)
+    ready(job, "ps-0", "worker-0")
+    job.wait(0)
+    assert job.poll() is None
+    job.end("stop", "enough")
+    while job.poll() is None:
+        job.wait(1000.0)  # nobody would wait as long for this test
+    naps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", naps.append)
+        job.wait(0.5)
+    assert naps == [0.5]
+
+
 def test_the_run_directory_of_a_started_job(start):
     job = start(workers=1, ps=1, seed=5)
     run = RunDir.existing(job.handle)
@@ -145,6 +161,30 @@ def test_tcp_ports_are_real_and_the_same_for_all(start):
     hosts = [job_environment(job, name)["PS_HOSTS"] for name in ("ps-0", "ps-1", "worker-0", "worker-1")]
     assert len(set(hosts)) == 1
     assert all(host.startswith("127.0.0.1:") and host[10:].isdigit() for host in hosts[0].split(","))
+
+
+def test_ports_at_an_address_of_this_machine(start):
+    job = start(listen="127.0.0.2")
+    hosts = job_environment(job, "worker-0")["PS_HOSTS"].split(",")
+    assert all(host.startswith("127.0.0.2:") and host[10:].isdigit() for host in hosts)
+    assert RunDir.at(job.handle).endpoint_file.read_text() == hosts[0]
+
+
+def test_addresses_that_are_not_of_this_machine_or_taken(start, tmp_path):
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        used = f"127.0.0.2:{taken.getsockname()[1]}"
+        for listen, why in (("192.0.2.1", "Cannot assign requested address"), (used, "Address already in use")):
+            with pytest.raises(
+                WrongInput, match=f"--listen {listen}: cannot listen on {listen}.*: {why}; give an addr"
+            ):
+                start(listen=listen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_job_goes_on_while_enough_guests_are_there(start):
+    row = {"role": "worker", "index": 64, "state": "working", "host": "elsewhere"}
+    assert guests_in({}) == 0
+    assert guests_in({"members": [row, {**row, "state": "lost"}, {**row, "host": ""}]}) == 1
 
 
 def test_a_ps_that_dies_ends_the_job_with_the_reason(start):

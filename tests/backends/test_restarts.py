@@ -30,6 +30,19 @@ def test_the_first_restart_comes_at_once_and_each_later_one_waits_twice_as_long(
     assert not restarts.pending
 
 
+def test_a_pause_has_an_end_and_who_was_well_for_a_minute_does_not_wait():
+    restarts, now, waits = Restarts(1000), 0.0, []
+    for life in [1.0] * 8 + [60.0, 1.0]:
+        now += life
+        assert restarts.died("ps 1", now)
+        died = now
+        while not restarts.due(now):
+            now += 0.5
+        waits.append(now - died)
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 0.0, 1.0]
+    assert restarts.count("ps 1") == 10
+
+
 def test_each_replica_has_a_budget_of_its_own():
     restarts = Restarts(1)
     assert restarts.died("worker 0", 0.0)

@@ -26,7 +26,6 @@ TRAIN = ["train", "mnist", "--on", "kubernetes", "--context", "c", "--namespace"
         (["--values", "f"], "--values does nothing for a local job"),
         (["--task-file", "f"], "--task-file does nothing"),
         (["--rm"], "--rm does nothing"),
-        (["--detach"], "--detach does nothing"),
         (["-o", "tfjob"], "-o tfjob prints what Kubeflow would run and starts nothing; add --on kubernetes --dry-run"),
         (["--on", "kubernetes", "-o", "tfjob"], "add --on kubernetes --dry-run"),
         (["--on", "kubernetes", "--rm", "--detach"], "give only one"),
@@ -103,7 +102,10 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_find_it(job, capsys, monkeypatch)
     for command in ("tfleet status", "tfleet logs", "tfleet stop"):
         assert f"{command} {HANDLE}" in out
     assert "helm uninstall digits -n n --kube-context c" in out
-    assert err == f"tfleet: interrupted, but the job goes on: 'tfleet status {HANDLE}' tells what it does\n"
+    assert (
+        err == f"tfleet: interrupted, but the job goes on: 'tfleet status {HANDLE}' tells what it does, "
+        f"'tfleet attach {HANDLE}' follows it again\n"
+    )
 
 
 @needs_helm

@@ -107,3 +107,24 @@ def test_resident_memory_is_read_from_the_system(tmp_path):
     assert resident_bytes(tmp_path / "none") == 0
     statm.write_text("no number")
     assert resident_bytes(statm) == 0
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {},
+        {"rounds": 1},
+        {**worker(1, 0, 0, 0), "data": None},
+        worker("x", 0, 0, 0),
+        worker(1, "nan", 0, 0),
+        worker(1, 2**2000, 0, 0),
+    ],
+)
+def test_times_that_are_none_are_refused_and_leave_nothing(times):
+    profile = Profile()
+    profile.take("worker", 0, worker(10, 1, 1, 1))
+    with pytest.raises((LookupError, TypeError, ValueError, ArithmeticError)):
+        profile.take("worker", 0, times)
+    profile.take("worker", 0, worker(20, 2, 2, 2))
+    assert profile.bottleneck() == "workers wait for data: make reading cheaper, or read ahead"
+    assert "worker 0" in profile.table()

@@ -53,4 +53,7 @@
 {{- if and (dig "tcp" false (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
 {{- fail "job.tcp is for jobs on one machine, and pods always speak TCP: leave it out" -}}
 {{- end -}}
+{{- if and (dig "listen" "" (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
+{{- fail "job.listen is for jobs on one machine, and pods get workers by replicas or tfleet scale: leave it out" -}}
+{{- end -}}
 {{- end }}

@@ -55,6 +55,8 @@ class LocalJob(Job):
         request: how ps 0 is told to end.
     """
 
+    outlives = True
+
     def __init__(self, run: RunDir, request: RequestEnd = request_end) -> None:
         self.handle = str(run.path)
         self._run = run
@@ -138,6 +140,8 @@ class StartedJob(LocalJob):
         refused: called when all processes have ended and the result is exit code 2.
     """
 
+    outlives = False
+
     def __init__(
         self,
         run: RunDir,
@@ -180,6 +184,10 @@ class StartedJob(LocalJob):
                 self._refused()
             self.children.close()
         return self._result
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for a time, or until a process has ended; see `Job.wait`."""
+        self.children.wait(seconds)
 
     def end(self, how: Ending, reason: str) -> None:
         """Asks ps 0 to end the job; see `LocalJob.end`."""

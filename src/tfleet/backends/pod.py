@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfleet.backends.hanging import HANGS, Hanging
 from tfleet.backends.logtail import LogTail, last_line
@@ -45,6 +45,10 @@ from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
+from tfleet.wire.secure import tls_of
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 TICK = 0.1
 """Seconds between two looks at the replica."""
@@ -80,6 +84,7 @@ class Pod:
         self._hanging = Hanging(self._spec.peer_timeout)
         self._log = run.log(self._me.role, self._me.index)
         self._tail = LogTail({self._me.name: self._log}, from_end=True)
+        self._tls: Tls | None = None
         self._asked = False
         self._refused_scale = ""
 
@@ -91,6 +96,12 @@ class Pod:
         """Blocks until the replica has ended for good; returns the exit code of the pod."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._terminated)
+        try:
+            # Of one Secret for all: who cannot use it can tell nobody, and need not.
+            self._tls = tls_of(self._spec, self._first.announce)
+        except WrongInput as error:
+            _tell(str(error))
+            return ExitCode.WRONG_INPUT if self._me.role == "worker" else ExitCode.DONE
         try:
             self._shared.check()
             if (code := self._shared.over()) is not None:
@@ -227,12 +238,10 @@ class Pod:
 
     def _refuse(self, sentence: str) -> int:
         """Wrong input: everybody is told, so that the Job of the workers fails at once."""
-        print(f"tfleet: {sentence}", file=sys.stderr, flush=True)
-        last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
+        _tell(sentence)
         if self._leads:
-            refuse(
-                Address.parse(self._first.listen), self._token, sentence, self._spec.join_timeout, lambda: self._asked
-            )
+            here, patience = Address.parse(self._first.listen), self._spec.join_timeout
+            refuse(here, self._token, sentence, patience, lambda: self._asked, self._tls)
             return ExitCode.DONE
         try:
             self._call("fail", message=sentence, exit_code=int(ExitCode.WRONG_INPUT))
@@ -247,7 +256,7 @@ class Pod:
         # A pod that is about to end is no longer behind the service: ps 0 is asked where it listens.
         here = Address("localhost", Address.parse(self._first.listen).port)
         address = here if self._leads else Address.parse(self._first.first)
-        control.call(address, self._token, name, timeout=timeout, **values)
+        control.call(address, self._token, name, tls=self._tls, timeout=timeout, **values)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -261,6 +270,11 @@ class Pod:
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+
+
+def _tell(sentence: str) -> None:
+    print(f"tfleet: {sentence}", file=sys.stderr, flush=True)
+    last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
 
 
 def _why(child: Child, last: str) -> str:

@@ -94,7 +94,7 @@ class PodRun:
             raise WrongInput(f"there is no job to resume in {self.run.path}; correct runDir, or leave resume out")
         try:
             self.run.status_file.unlink(missing_ok=True)
-            write_atomically(self.run.job_file, _pinned(spec, self.run.job_file if before else None).dump())
+            self.run.write_job(_pinned(spec, self.run.job_file if before else None).dump())
             write_atomically(self._mark, self._digest)
         except OSError as error:
             raise self.run.not_writable(error) from None

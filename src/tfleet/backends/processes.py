@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -185,6 +186,20 @@ class Children:
             if child.poll() is None and late:
                 child.kill()
         return all(child.code is not None for child in self.all)
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for so many seconds, or until the first of those that live has ended."""
+        living = [child.pid for child in self.all if child.code is None]
+        if not living or not hasattr(os, "pidfd_open"):
+            time.sleep(seconds)
+            return
+        waiting = select.poll()
+        with contextlib.ExitStack() as opened:
+            for pid in living:
+                handle = os.pidfd_open(pid)
+                opened.callback(os.close, handle)
+                waiting.register(handle, select.POLLIN)
+            waiting.poll(seconds * 1000)
 
     @property
     def ending(self) -> bool:

@@ -16,6 +16,11 @@ MEANT = (ExitCode.DONE, ExitCode.WRONG_INPUT, ExitCode.INTERRUPTED)
 """Exit codes of replicas that ended because they meant to: they are not started again."""
 
 
+def guests_in(status: Mapping[str, Any]) -> int:
+    """Returns how many workers that joined by hand are here, by a status."""
+    return sum(bool(m.get("host")) and m["state"] in ("joined", "working") for m in status.get("members", []))
+
+
 class Upkeep:
     """Looks after the processes of one job, whenever `tend` is called; nothing here waits.
 
@@ -35,6 +40,7 @@ class Upkeep:
         self._drained: set[Child] = set()
         self._hanging = Hanging(replicas.spec.peer_timeout)
         self.news: list[str] = []
+        self._guests = 0
 
     @property
     def pending(self) -> bool:
@@ -49,6 +55,7 @@ class Upkeep:
             now: seconds, monotonic.
         """
         self._scale(int(status.get("workers_wanted", self._replicas.spec.workers)))
+        self._guests = guests_in(status)
         self._end_hanging(status, now)
         for child in list(self._children.all):
             if child.code is not None and child not in self._seen:
@@ -66,9 +73,10 @@ class Upkeep:
         workers = self._children.of("worker")
         lost = [child for child in workers if self._is_lost(child)]
         least = self._replicas.spec.elastic.min
-        if lost and len(workers) - len(lost) < least:
+        living = len(workers) - len(lost) + self._guests
+        if lost and living < least:
             worst = max(lost, key=lambda child: child.code != 0)
-            left = "no worker is left" if len(lost) == len(workers) else f"fewer than {least} workers are left"
+            left = f"fewer than {least} workers are left" if living else "no worker is left"
             return f"{left}: {self._epitaph(worst)}; the last commit is kept, go on with --resume"
         return ""
 

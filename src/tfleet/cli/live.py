@@ -76,15 +76,15 @@ def panel(status: Mapping[str, Any], elapsed: float, losses: Sequence[float]) ->
 class Live:
     """A display that redraws a panel at the bottom of the terminal."""
 
-    def __init__(self, plan: Plan, console: Console | None = None) -> None:
-        """Opens the display and prints what is started.
+    def __init__(self, opening: Sequence[str], console: Console | None = None) -> None:
+        """Opens the display below what is said first.
 
         Args:
-            plan: the job.
+            opening: lines on what is started or followed.
             console: where to draw; by default the terminal on stdout.
         """
         self._console = console or Console(highlight=False)
-        for line in opening(plan):
+        for line in opening:
             self._console.print(line, markup=False)
         self._events = Events()
         self._losses: deque[float] = deque(maxlen=HISTORY)

@@ -6,12 +6,16 @@ import argparse
 import sys
 import time
 
-from tfleet.server.first import FirstPs
-from tfleet.server.other import OtherPs
-from tfleet.server.process import write_status
-from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
-from tfleet.spec.output import never_fail_to_print
-from tfleet.spec.rundir import RunDir
+from tfleet.spec.importing import quick_imports
+
+with quick_imports():
+    from tfleet.server.first import FirstPs
+    from tfleet.server.other import OtherPs
+    from tfleet.server.process import write_status
+    from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
+    from tfleet.spec.leaving import leave
+    from tfleet.spec.output import never_fail_to_print
+    from tfleet.spec.rundir import RunDir
 
 
 def main() -> int:
@@ -41,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

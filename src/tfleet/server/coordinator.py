@@ -18,14 +18,17 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
+from tfleet.server.guests import Guests
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.listener import Reply
 from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.presence import Presence
 from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
-from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.replica import PsReplica
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
@@ -60,10 +63,12 @@ class Coordinator:
         staleness: of the parameters that gradients were computed from.
         counts: of what happened in this and earlier generations; see `tfleet.server.status`.
         fenced: the last members that were lost: role, index, number, generation, time and why.
+        events: where ps 0 tells what it does.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
         clock: wall-clock time in Unix seconds.
+        run_dir: of the job.
     """
 
     def __init__(
@@ -115,7 +120,8 @@ class Coordinator:
         self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
-        self._run = run
+        self.run_dir = run
+        self.events = replica.events
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
@@ -131,18 +137,20 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.guests = Guests(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
-            "beat": self._beat,
-            "leave": self._leave,
-            "remark": self._remark,
+            **Presence(self).calls,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.guests.calls,
             **self.local_steps.calls,
         }
+        if spec.listen:
+            self.note_once(f"workers may join: 'tfleet join {hosts[0]}', with the token in {run.token_file}")
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
 
@@ -182,7 +190,7 @@ class Coordinator:
         if self._unreadable:
             raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
-        self.progress = Progress(self._run, plan.layout.metrics, self.clock)
+        self.progress = Progress(self.run_dir, plan.layout.metrics, self.clock)
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
@@ -248,6 +256,7 @@ class Coordinator:
         self.local_steps.release(member)
         if counted:
             member.steps += counted
+            self.events.add("ack", member.number, push.sequence, push.epoch, push.batch, counted, self.ledger.step)
             self.staleness.add(before - push.step)
             self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
@@ -361,34 +370,10 @@ class Coordinator:
 
     # Members.
 
-    def _beat(self, call: Call) -> None:
-        member = self.members.living.get(int(call.values["member"]))
-        if member:
-            member.seen = self.loop.now()
-            if "times" in call.values:
-                self.profile.take(member.role, member.index, call.values["times"])
-            for text in call.values.get("remarks", ()):
-                self.note_once(str(text))
-            if call.values.get("draining") and not member.draining:
-                member.draining = True
-                self.serve_parked()
-        first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        known, summaries = member is not None, member is not None and member is first
-        over = self.ending.over or {}
-        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
-
-    def _leave(self, call: Call) -> None:
-        call.reply({})
-        if call.member and call.member.number in self.members.living:
-            self.remove(call.member, "done", str(call.values.get("reason", "")))
-
-    def _remark(self, call: Call) -> None:
-        call.reply({})
-        self.note_once(str(call.values["text"]))  # every worker of a machine meets the same
-
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
+        self.events.add("out", member.number, member.role, member.index, state)
         if state == "lost":
             self.counts["fenced"] += 1
             who = {"role": member.role, "index": member.index, "number": member.number, "generation": self.generation}

@@ -25,6 +25,8 @@ class Member:
         under_way: steps that it has told of besides, of a run that is not pushed yet.
         restarts: how often its backend had started it again when it joined.
         draining: whether it leaves after the batch at hand: it gets no more.
+        guest: what a worker that was started by hand calls itself (see `tfleet.server.guests`); empty: a backend's.
+        host: name of the machine of a guest; else empty.
     """
 
     number: int
@@ -37,6 +39,8 @@ class Member:
     restarts: int = 0
     draining: bool = False
     under_way: int = 0
+    guest: str = ""
+    host: str = ""
     rate: Rate = field(default_factory=Rate)
     steps_per_second: float = 0.0
 
@@ -54,6 +58,7 @@ class Member:
             "steps_per_second": round(self.steps_per_second, 1),
             "restarts": self.restarts,
             "heard": round(epoch + self.seen, 3),
+            "host": self.host,
         }
 
 

@@ -78,7 +78,7 @@ class OtherPs(Process):
         while True:
             self._wait_interruptibly()
             patience = max(0.0, end - time.monotonic())
-            channel = client.connect(address, self.token, patience=patience, sleep=self._pause)
+            channel = client.connect(address, self.token, patience=patience, tls=self.tls, sleep=self._pause)
             self._waiting = False
             try:
                 channel.set_timeout(self.spec.peer_timeout)

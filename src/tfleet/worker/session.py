@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
 from tfleet.spec.times import Times
@@ -16,6 +17,9 @@ from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 BEAT_EVERY = 1.0
 """Seconds between heartbeats."""
@@ -32,6 +36,7 @@ class Session:
 
     Attributes:
         member: the number that the coordinator gave.
+        index: of the replica; that of a guest is given by the coordinator.
         generation: of the job.
         first: connection to ps 0.
         others: connections to ps 1, 2, ...
@@ -46,9 +51,11 @@ class Session:
         *,
         patience: float,
         peer_timeout: float,
+        tls: Tls | None = None,
         restarts: int = 0,
         draining: threading.Event | None = None,
         pause: Callable[[float], None] = time.sleep,
+        guest: str = "",
     ) -> None:
         """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
 
@@ -59,26 +66,31 @@ class Session:
             index: of the replica.
             patience: seconds to keep trying.
             peer_timeout: seconds of silence after which ps 0 counts as lost.
+            tls: certificates; None: the job has no TLS.
             restarts: how often this replica was started again.
             draining: set when this worker shall leave after the batch at hand.
             pause: waits so many seconds between two tries; may raise.
+            guest: what a worker that was started by hand calls itself; empty: a backend has started it.
 
         Raises:
             ConnectionLost: when a ps does not answer.
+            WrongInput: when the job has as many workers as it may have.
         """
         self._address = Address.parse(address)
         self._token = token
-        self.first = client.connect(self._address, token, patience=patience, sleep=pause)
+        self._tls = tls
+        self.first = client.connect(self._address, token, patience=patience, tls=tls, sleep=pause)
         self.first.set_timeout(max(patience, peer_timeout))  # the answer comes when every ps is there
-        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts)
+        host = socket.gethostname() if guest else ""
+        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts, guest=guest, host=host)
         self.first.set_timeout(None)
-        self.member = int(joined["member"])
+        self.member, self.index = int(joined["member"]), int(joined["index"])
         self.generation = int(joined["generation"])
         self.others: list[Channel] = []
         if role == "worker":
             for host in joined["ps"][1:]:
-                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
-        beats = client.connect(self._address, token, patience=patience)
+                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE, tls=tls))
+        beats = client.connect(self._address, token, patience=patience, tls=tls)
         beats.set_timeout(peer_timeout)
         self.heart = Heart(beats, self.member, self._abort, draining or threading.Event())
 
@@ -92,7 +104,7 @@ class Session:
         if self.heart.over:
             return self.heart.over
         try:
-            channel = client.connect(self._address, self._token, patience=0)
+            channel = client.connect(self._address, self._token, patience=0, tls=self._tls)
         except TfleetError:
             return {}
         try:

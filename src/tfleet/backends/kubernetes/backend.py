@@ -123,3 +123,7 @@ def refuse_local_fields(spec: JobSpec) -> None:
     """
     if spec.tcp:
         raise WrongInput("tcp: pods always talk by TCP, so that --tcp does nothing on kubernetes; leave it out")
+    if spec.listen:
+        raise WrongInput(
+            "listen: pods get workers by 'tfleet scale', so that --listen does nothing on kubernetes; leave it out"
+        )
