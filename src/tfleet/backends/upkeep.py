@@ -39,8 +39,8 @@ class Upkeep:
         self._seen: set[Child] = set()
         self._drained: set[Child] = set()
         self._hanging = Hanging(replicas.spec.peer_timeout)
-        self.news: list[str] = []
         self._guests = 0
+        self.news: list[str] = []
 
     @property
     def pending(self) -> bool:

@@ -61,9 +61,9 @@ class Coordinator:
         notes: what the user should be told once.
         profile: where the time goes.
         staleness: of the parameters that gradients were computed from.
+        events: where ps 0 tells what it does.
         counts: of what happened in this and earlier generations; see `tfleet.server.status`.
         fenced: the last members that were lost: role, index, number, generation, time and why.
-        events: where ps 0 tells what it does.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.

@@ -57,8 +57,8 @@ class Member:
             "steps": self.steps + self.under_way,
             "steps_per_second": round(self.steps_per_second, 1),
             "restarts": self.restarts,
-            "heard": round(epoch + self.seen, 3),
             "host": self.host,
+            "heard": round(epoch + self.seen, 3),
         }
 
 
