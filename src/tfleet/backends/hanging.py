@@ -43,7 +43,7 @@ class Hanging:
             return False
         sign = 0 if index else status.get("updated")
         last, since = self._signs.get(index, (sign, now))
-        since += between if between > STOOD_STILL else 0.0
+        since = min(now, since + between) if between > STOOD_STILL else since
         self._signs[index] = (sign, since if sign == last else now)
         return now - self._signs[index][1] > self._patience
 
