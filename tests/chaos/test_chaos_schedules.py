@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from chaos_job import can_mount
-from chaos_schedule import Schedule, Shape, random_schedule
+from chaos_schedule import Schedule, random_schedule
 from chaos_shrink import kept
 from chaos_verdict import Verdict, run_schedule
 

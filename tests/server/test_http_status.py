@@ -27,8 +27,8 @@ STATUS = {
         {"role": "evaluator", "index": 0, "state": "joined", "restarts": 0},
     ],
     "ps": [
-        {"index": 0, "state": "joined", "restarts": 1, "memory": 50_000_000},
-        {"index": 1, "state": "missing", "restarts": 0, "memory": 0},
+        {"index": 0, "state": "joined", "restarts": 1, "memory": 50_000_000, "updates": 400, "queue_seconds": 1.25},
+        {"index": 1, "state": "missing", "restarts": 0, "memory": 0, "updates": 0, "queue_seconds": 0.0},
     ],
     "metrics": {"accuracy": 0.75},
     "evaluation": {"step": 70, "commit": 4, "metrics": {"accuracy": 0.7, "loss": 0.3}},
@@ -38,6 +38,10 @@ STATUS = {
     "workers_wanted": 3,
     "rollbacks": 1,
     "steps_undone": 10,
+    "goodput": 0.88,
+    "counts": {"commits": 5, "failed_commits": 2, "fenced": 3, "given_back": 7, "late_pushes": 1},
+    "straggler": {"worker": 1, "ratio": 2.5, "part": "data", "text": "worker 1 is slowest"},
+    "updated": 1.7e9 + 30,
 }
 
 
@@ -99,6 +103,16 @@ def test_metrics_are_what_prometheus_reads(server):
         ("tfleet_steps_undone_total", ()): 10,
         ("tfleet_staleness_mean", ()): 1.5,
         ("tfleet_staleness_max", ()): 4,
+        ("tfleet_goodput_ratio", ()): 0.88,
+        ("tfleet_commit_age_seconds", ()): 30.0,
+        ("tfleet_commits_total", ()): 5,
+        ("tfleet_commits_failed_total", ()): 2,
+        ("tfleet_members_fenced_total", ()): 3,
+        ("tfleet_batches_given_back_total", ()): 7,
+        ("tfleet_pushes_late_total", ()): 1,
+        ("tfleet_ps_updates_total", (("index", "0"),)): 400,
+        ("tfleet_ps_queue_seconds_total", (("index", "0"),)): 1.25,
+        ("tfleet_straggler_ratio", (("index", "1"),)): 2.5,
         ("tfleet_commit_duration_seconds", ()): 0.5,
         ("tfleet_training_metric", (("metric", "accuracy"),)): 0.75,
         ("tfleet_evaluation_metric", (("metric", "accuracy"),)): 0.7,

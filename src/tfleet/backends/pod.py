@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tfleet.backends.hanging import Hanging
+from tfleet.backends.hanging import HANGS, Hanging
 from tfleet.backends.logtail import LogTail, last_line
 from tfleet.backends.pod_run import PodRun, last_word
 from tfleet.backends.processes import Child, Children
@@ -135,7 +135,7 @@ class Pod:
             reason = last_line(child.log)
             if code == ExitCode.WRONG_INPUT:
                 return self._refuse(reason.removeprefix("tfleet: "))
-            epitaph = f"{child} ended with {child.outcome()}{_why(code, reason)}"
+            epitaph = f"{child} {child.outcome()}{_why(child, reason)}"
             if not self._restarts.died(self._me.name, time.monotonic()):
                 return self._spent(child, epitaph)
             count = self._restarts.count(self._me.name)
@@ -182,7 +182,7 @@ class Pod:
         status = self._shared.status()
         if self._hanging.look(self._me.index, status, time.monotonic()):
             child.tell(f"{child} lives but does not answer, and is killed")
-            child.kill()
+            child.kill(HANGS)
         if self._leads and status.get("phase") == "training":
             self._scale(int(status.get("workers_wanted", 0)))
 
@@ -306,11 +306,11 @@ def _tell(sentence: str) -> None:
     last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
 
 
-def _why(code: int, last: str) -> str:
-    """Says what is known of a process that died: its last line, or who sends the signal that it could not catch."""
-    if code == -signal.SIGKILL:
-        return " (in a pod mostly for want of memory: raise limit.memory of its role)"
-    return f" ({last})" if code > 0 and last else ""
+def _why(child: Child, last: str) -> str:
+    """Says what else is known of a process that died: its last line, or what helps where memory was short."""
+    if "memory" in child.killed:
+        return " (then raise limit.memory of its role)"
+    return f" ({last})" if (child.code or 0) > 0 and last else ""
 
 
 def scaled_away(environ: Mapping[str, str]) -> bool:
