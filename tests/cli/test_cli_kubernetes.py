@@ -154,7 +154,12 @@ def test_attach_follows_a_handle_and_leaves_the_job_with_ctrl_c(job, capsys, mon
     assert f"tfleet copy {HANDLE}" in out
     job.left = [status("training", n) for n in range(9)]
     once = iter([signal.SIGINT])
-    monkeypatch.setattr(RemoteJob, "poll", lambda self: [signal.raise_signal(number) for number in once] and None)
+
+    def poll(self):
+        for number in once:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(RemoteJob, "poll", poll)
     assert run(["attach", HANDLE]) == 130
     out, err = capsys.readouterr()
     assert f"tfleet stop {HANDLE}" in out
