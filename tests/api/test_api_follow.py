@@ -6,7 +6,7 @@ import threading
 import pytest
 from fake_jobs import FakeJob, done, status
 
-from tfleet.api.follow import Interrupts, Outcome, follow
+from tfleet.api.follow import INTERVAL, Interrupts, Outcome, follow
 from tfleet.api.places import LocalPlace
 from tfleet.api.progress import Printer
 from tfleet.spec.errors import ExitCode, Interrupted, JobFailed, WrongInput
@@ -26,6 +26,15 @@ def test_follow_shows_statuses_until_the_job_has_ended(tmp_path):
     assert outcome == Outcome(ExitCode.DONE, done())
     assert lines[-1].startswith("held out at step 2,000")
     assert job.endings == []
+
+
+def test_the_job_itself_knows_how_long_to_wait(tmp_path, monkeypatch):
+    job = FakeJob(tmp_path, [{}, status("training", 5), done()])
+    naps = []
+    monkeypatch.setattr(job, "wait", naps.append)
+    follow(job, Printer(print), Interrupts())
+    assert naps
+    assert set(naps) == {INTERVAL}
 
 
 @pytest.mark.parametrize(

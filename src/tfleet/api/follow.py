@@ -95,7 +95,7 @@ def follow(
     interrupts: Interrupts,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Shows the job's progress until it has ended; blocks.
 
@@ -107,7 +107,7 @@ def follow(
         display: where its progress is shown.
         interrupts: the signals caught since before the job was started.
         clock: gives the time in seconds.
-        sleep: waits for a time in seconds.
+        sleep: waits for a time in seconds; None: the job's own `wait`.
 
     Raises:
         KeyboardInterrupt: at the second Ctrl-C; the caller ends the job.
@@ -122,7 +122,7 @@ def follow(
             display.say("interrupted: waiting for the final commit (Ctrl-C again kills the job at once)")
             with contextlib.suppress(WrongInput):
                 job.end("interrupt", f"interrupted by {interrupts.last}")
-        sleep(INTERVAL)
+        (sleep or job.wait)(INTERVAL)
     status = job.status()
     display.show(status, clock())
     return Outcome(code, status)

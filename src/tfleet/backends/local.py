@@ -11,13 +11,15 @@ from tfleet.backends.base import Backend, Plan
 from tfleet.backends.local_job import LocalJob, StartedJob
 from tfleet.backends.ports import require_free
 from tfleet.backends.processes import Children
-from tfleet.backends.replicas import CommandBuilder, Replicas, replica_command
+from tfleet.backends.replicas import AUTO, CommandBuilder, Replicas, replica_command
 from tfleet.backends.trace import Trace
 from tfleet.backends.upkeep import Upkeep
+from tfleet.spec.environment import UNIX
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire.address import Address
+from tfleet.wire.secure import tls_of
 
 LISTEN_PATIENCE = 0.5
 """Seconds that the ps have to listen before the workers are started, whose imports take every core for seconds."""
@@ -40,7 +42,7 @@ class LocalBackend(Backend):
         """Decides what would be started; see `Backend.plan`.
 
         Raises:
-            WrongInput: for an option of the job that does nothing on one machine.
+            WrongInput: for an option of the job that does nothing on one machine, or certificates that cannot be used.
         """
         if spec.wire_dtype != "float32" and spec.shared_memory == "auto" and not (spec.tcp or spec.listen):
             raise WrongInput(
@@ -48,7 +50,14 @@ class LocalBackend(Backend):
                 "replicas share; leave it out, or add --tcp or --shared-memory never"
             )
         run = RunDir.at(run_dir)
-        return Plan(spec, run.path, resume, tuple(Replicas(spec, run, self._command).all(resume)))
+        replicas = Replicas(spec, run, self._command)
+        if spec.tls_cert and replicas.ps_hosts[0].startswith(UNIX):
+            raise WrongInput(
+                "--tls-cert does nothing on one machine, where replicas talk by Unix sockets that no network reaches; "
+                "leave the TLS flags out, or add --tcp or --listen"
+            )
+        tls_of(spec, replicas.ps_hosts[0].replace(AUTO, ":1"))
+        return Plan(spec, run.path, resume, tuple(replicas.all(resume)))
 
     def start(self, plan: Plan) -> StartedJob:
         """Starts the processes of the plan; see `Backend.start`. Blocks until the ps listen, half a second at most.

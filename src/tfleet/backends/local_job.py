@@ -16,7 +16,7 @@ from tfleet.backends.base import Ending, Job
 from tfleet.backends.logtail import LogTail
 from tfleet.backends.processes import GRACE, Children
 from tfleet.backends.upkeep import Upkeep
-from tfleet.server.control import request_end, request_scale
+from tfleet.server.control import request_end, request_remark, request_scale
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
 from tfleet.spec.rundir import RunDir, write_atomically
 
@@ -156,9 +156,10 @@ class StartedJob(LocalJob):
         self._upkeep = upkeep
         self._clock = clock
         self._refused = refused
+        self._remark: Callable[[RunDir, str], None] = request_remark
         self._last: dict[str, Any] = {}
         self._trouble = ""
-        self._since = 0.0
+        self._since = self._tell_at = 0.0
         self._over_since: float | None = None
         self._result: ExitCode | None = None
         self._asked = False
@@ -183,6 +184,10 @@ class StartedJob(LocalJob):
                 self._refused()
             self.children.close()
         return self._result
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for a time, or until a process has ended; see `Job.wait`."""
+        self.children.wait(seconds)
 
     def end(self, how: Ending, reason: str) -> None:
         """Asks ps 0 to end the job; see `LocalJob.end`."""
@@ -223,6 +228,7 @@ class StartedJob(LocalJob):
             return
         if not self.children.ending:
             self._upkeep.tend(status, now)
+            self._tell_news(now)
         trouble = self._upkeep.trouble()
         if trouble != self._trouble:
             self._trouble, self._since = trouble, now
@@ -232,6 +238,17 @@ class StartedJob(LocalJob):
                 self._request(self._run, "fail", trouble)
             except (TfleetError, OSError):
                 self.children.terminate(GRACE)
+
+    def _tell_news(self, now: float) -> None:
+        """Has ps 0 tell in the status what only the launcher knows; later, where ps 0 is being started again."""
+        if not self._upkeep.news or now < self._tell_at:
+            return
+        try:
+            self._remark(self._run, self._upkeep.news[0])
+        except (TfleetError, OSError):
+            self._tell_at = now + SETTLE
+        else:
+            del self._upkeep.news[0]
 
     @property
     def _awaited(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfleet.backends.hanging import Hanging
+from tfleet.backends.hanging import HANGS, Hanging
 from tfleet.backends.logtail import last_line
 from tfleet.backends.processes import Child, Children
 from tfleet.backends.replicas import Replicas
@@ -27,6 +27,9 @@ class Upkeep:
     Args:
         children: the processes.
         replicas: makes those that are started later.
+
+    Attributes:
+        news: what the status is to tell, oldest first; whoever has told it takes it out.
     """
 
     def __init__(self, children: Children, replicas: Replicas) -> None:
@@ -37,6 +40,7 @@ class Upkeep:
         self._drained: set[Child] = set()
         self._hanging = Hanging(replicas.spec.peer_timeout)
         self._guests = 0
+        self.news: list[str] = []
         self._asked = 0
 
     @property
@@ -82,10 +86,13 @@ class Upkeep:
         return child.code is not None and not self._restarts.planned(str(child))
 
     def _ended(self, child: Child, now: float) -> None:
-        if child in self._drained or child.code in MEANT or not self._restarts.died(str(child), now):
+        if child in self._drained or child.code in MEANT:
+            return
+        if not self._restarts.died(str(child), now):
+            self.news.append(f"{child} is given up: {self._epitaph(child)}")
             return
         times = f"{self._restarts.count(str(child))} of {self._replicas.spec.restarts}"
-        child.tell(f"{child} ended with {child.outcome()} and is started again (restart {times})")
+        child.tell(f"{child} {child.outcome()} and is started again (restart {times})")
 
     def _start(self, role: str, index: int) -> None:
         # A ps that died before the first commit begins anew, whatever it is told.
@@ -120,7 +127,7 @@ class Upkeep:
         for child in self._children.of("ps"):
             if child.code is None and self._hanging.look(child.index, status, now):
                 child.tell(f"{child} lives but does not answer, and is killed")
-                child.kill()
+                child.kill(HANGS)
 
     def _epitaph(self, child: Child) -> str:
         # A process that a signal ended had no last word: what its log ends with says nothing.
@@ -128,4 +135,4 @@ class Upkeep:
         told = f" ({last})" if last else ""
         times = self._restarts.count(str(child))
         again = f" after {times} restart{'s' * (times > 1)}" if times else ""
-        return f"{child} ended with {child.outcome()}{told}{again}, its log is {child.log}"
+        return f"{child} {child.outcome()}{told}{again}, its log is {child.log}"

@@ -15,6 +15,8 @@ import typer
 
 from tfleet import __version__
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput, nearest
+from tfleet.spec.importing import quick_imports
+from tfleet.spec.leaving import leave
 
 COMMANDS = {
     "train": "Train a task with workers and parameter servers, on this machine or on Kubernetes.",
@@ -42,7 +44,7 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `tfleet` with `arguments` (by default the process's) and exits with the code of the command."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -77,7 +79,9 @@ def _application(arguments: Sequence[str]) -> Callable[..., Any]:
     everything = "_TFLEET_COMPLETE" in os.environ
     for command, summary in COMMANDS.items():
         if everything or command == name:
-            importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}").command(app, command, summary)
+            with quick_imports():
+                module = importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}")
+            module.command(app, command, summary)
         else:
             app.command(command, help=summary)(_not_loaded)
     return app

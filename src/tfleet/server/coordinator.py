@@ -6,7 +6,8 @@ files of their own, as parts that share this object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfleet.checkpoint.errors import none_readable
@@ -20,12 +21,14 @@ from tfleet.server.evaluating import Evaluating
 from tfleet.server.guests import Guests
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.listener import Reply
 from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.presence import Presence
 from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
-from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.replica import PsReplica
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
@@ -41,6 +44,8 @@ from tfleet.wire.server import Connection
 
 SERVE_EVERY = 0.05
 """Seconds between two looks at the workers that wait, for leases that have become overdue."""
+FENCED = 20
+"""Lost members that the status tells of."""
 
 
 class Coordinator:
@@ -56,6 +61,9 @@ class Coordinator:
         notes: what the user should be told once.
         profile: where the time goes.
         staleness: of the parameters that gradients were computed from.
+        events: where ps 0 tells what it does.
+        counts: of what happened in this and earlier generations; see `tfleet.server.status`.
+        fenced: the last members that were lost: role, index, number, generation, time and why.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -105,12 +113,15 @@ class Coordinator:
         self.training_started: float | None = None
         self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
+        self.counts = Counter(self.history.counts)
+        self.fenced: deque[Mapping[str, Any]] = deque(self.history.fenced, maxlen=FENCED)
         self.members = Members()
         self.profile = Profile()
         self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
         self.run_dir = run
+        self.events = replica.events
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
@@ -129,9 +140,7 @@ class Coordinator:
         self.guests = Guests(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
-            "beat": self._beat,
-            "leave": self._leave,
-            "remark": self._remark,
+            **Presence(self).calls,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
@@ -149,6 +158,16 @@ class Coordinator:
     def step(self) -> int:
         """The global step."""
         return self.ledger.step if self.ledger else 0
+
+    @property
+    def epoch(self) -> float:
+        """Unix time at which the loop's time is 0."""
+        return self.clock() - self.loop.now()
+
+    def why_out(self, generation: int, number: int) -> str:
+        """Returns why a member of a generation was dropped, or the empty string."""
+        of = generation, number
+        return next((str(row["why"]) for row in self.fenced if (row["generation"], row["number"]) == of), "")
 
     @property
     def told_step(self) -> int:
@@ -175,7 +194,10 @@ class Coordinator:
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
-            self.checkpointing.commits.last = {k: getattr(manifest, k) for k in ("number", "step", "time")}
+            self.checkpointing.commits.last = {
+                **{k: getattr(manifest, k) for k in ("number", "step", "time")},
+                "seconds": None,
+            }
             self.undone += max(0, self.history.step - manifest.step)
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 
@@ -234,6 +256,7 @@ class Coordinator:
         self.local_steps.release(member)
         if counted:
             member.steps += counted
+            self.events.add("ack", member.number, push.sequence, push.epoch, push.batch, counted, self.ledger.step)
             self.staleness.add(before - push.step)
             self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
@@ -347,32 +370,14 @@ class Coordinator:
 
     # Members.
 
-    def _beat(self, call: Call) -> None:
-        member = self.members.living.get(int(call.values["member"]))
-        if member:
-            member.seen = self.loop.now()
-            if "times" in call.values:
-                self.profile.take(member.role, member.index, call.values["times"])
-            if call.values.get("draining") and not member.draining:
-                member.draining = True
-                self.serve_parked()
-        first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        known, summaries = member is not None, member is not None and member is first
-        over = self.ending.over or {}
-        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
-
-    def _leave(self, call: Call) -> None:
-        call.reply({})
-        if call.member and call.member.number in self.members.living:
-            self.remove(call.member, "done", str(call.values.get("reason", "")))
-
-    def _remark(self, call: Call) -> None:
-        call.reply({})
-        self.note_once(str(call.values["text"]))  # every worker of a machine meets the same
-
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
+        self.events.add("out", member.number, member.role, member.index, state)
+        if state == "lost":
+            self.counts["fenced"] += 1
+            who = {"role": member.role, "index": member.index, "number": member.number, "generation": self.generation}
+            self.fenced.append({**who, "time": round(self.clock(), 3), "why": why})
         self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:
@@ -393,7 +398,7 @@ class Coordinator:
 
     def _release(self, member: Member) -> None:
         if self.ledger:
-            self.ledger.give_back(member.number)
+            self.counts["given_back"] += self.ledger.give_back(member.number)
             self.ending.given_back()
         for part in (self.starting, self.evaluating, self.ending, self.local_steps):
             part.release(member)

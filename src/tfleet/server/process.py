@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tfleet.checkpoint.store import Store
+from tfleet.server.events import Events
 from tfleet.server.replica import PsReplica
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
@@ -17,6 +18,7 @@ from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.loop import Loop
+from tfleet.wire.secure import tls_of
 from tfleet.wire.server import Server
 
 
@@ -56,6 +58,8 @@ class Process:
         self.store = Store(run.checkpoints)
         self._restarts = restarts_of(os.environ)
         self.where = Whereabouts.of(index, self.hosts, os.environ)
+        self.tls = tls_of(self.spec, self.where.announce)
+        self._events = Events.of(os.environ, index)
         self._listener = Address.parse(self.where.listen).listen()
 
     def run(self) -> int:
@@ -67,7 +71,8 @@ class Process:
         loop = Loop()
         replica = PsReplica(self.index, loop, self.store, self._restarts)
         replica.owns_thread = True
-        return Parts(loop, replica, Server(loop, self._listener, self.token, replica))
+        replica.events = self._events
+        return Parts(loop, replica, Server(loop, self._listener, self.token, replica, self.tls))
 
 
 def on_signal(action: Callable[[], None]) -> None:

@@ -104,6 +104,7 @@ class Starting:
         restarts = int(call.values.get("restarts", 0))
         member = job.members.join(role, index, call.connection, job.loop.now(), restarts)
         member.guest, member.host = guest, str(call.values.get("host", ""))[:LONGEST_HOST]
+        job.events.add("in", member.number, role, index)
 
         def welcome() -> None:
             member.seen = job.loop.now()

@@ -22,6 +22,8 @@ UNTIL_STOPPED = 0
 TASK_DEFAULT = -1
 MOVING_ROWS = ("async", "bounded")
 """Strategies under which a partition applies a push by itself, so that it may hold some rows of a table only."""
+TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
+"""Fields that name files for TLS: all of them are given, or none."""
 OVERLAPPING = ("async", "bounded")
 """Strategies under which a worker need not wait for its own update."""
 
@@ -145,6 +147,14 @@ class JobSpec(_Section):
         False, description="Write a table of where each step's time went: profile.txt in the run directory."
     )
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
+    tls_cert: str = Field(
+        "", description="PEM file of the replicas' certificate, for TLS between replicas by TCP; empty: no TLS."
+    )
+    tls_key: str = Field("", description="PEM file of the private key of tls_cert, without a passphrase.")
+    tls_ca: str = Field("", description="PEM file of the CA that has signed the certificates of all replicas.")
+    tls_server_name: str = Field(
+        "", description="Name in the certificate of every ps; empty: the host by which each is reached."
+    )
     listen: str = Field(
         "",
         description="Local jobs: address of this machine, HOST or HOST:PORT, by which workers of other machines may "
@@ -202,8 +212,22 @@ class JobSpec(_Section):
                 f"ps={self.ps} and workers={self.workers} differ, but ps_placement=colocated puts one ps beside each "
                 "worker: give the same number of both"
             )
+        self._check_tls()
         self._refuse_idle()
         return self
+
+    def _check_tls(self) -> None:
+        files = {name: getattr(self, name) for name in TLS_FILES}
+        missing = [name for name, path in files.items() if not path]
+        if missing and len(missing) < len(files):
+            raise ValueError(
+                f"tls_cert, tls_key and tls_ca go together: give {' and '.join(missing)} too, or none of them"
+            )
+        if missing and self.tls_server_name:
+            raise ValueError(
+                f"tls_server_name={self.tls_server_name} does nothing without tls_cert, tls_key and tls_ca: "
+                "give them too, or leave it out"
+            )
 
     def _refuse_idle(self) -> None:
         """Refuses what would do nothing with this strategy."""

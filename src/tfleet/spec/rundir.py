@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,6 +259,11 @@ def outcome_of(status: Mapping[str, Any], generation: int) -> int | None:
         return None
     code = status.get("exit_code")
     return 1 if code is None else int(code)
+
+
+def utc(seconds: float) -> str:
+    """Writes a Unix time as people read it in notes, whose readers may be in another time zone than the job."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def write_atomically(path: Path, text: str) -> None:

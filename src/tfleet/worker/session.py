@@ -7,15 +7,19 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
 from tfleet.spec.times import Times
 from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 BEAT_EVERY = 1.0
 """Seconds between heartbeats."""
@@ -47,6 +51,7 @@ class Session:
         *,
         patience: float,
         peer_timeout: float,
+        tls: Tls | None = None,
         restarts: int = 0,
         draining: threading.Event | None = None,
         pause: Callable[[float], None] = time.sleep,
@@ -61,6 +66,7 @@ class Session:
             index: of the replica.
             patience: seconds to keep trying.
             peer_timeout: seconds of silence after which ps 0 counts as lost.
+            tls: certificates; None: the job has no TLS.
             restarts: how often this replica was started again.
             draining: set when this worker shall leave after the batch at hand.
             pause: waits so many seconds between two tries; may raise.
@@ -72,7 +78,8 @@ class Session:
         """
         self._address = Address.parse(address)
         self._token = token
-        self.first = client.connect(self._address, token, patience=patience, sleep=pause)
+        self._tls = tls
+        self.first = client.connect(self._address, token, patience=patience, tls=tls, sleep=pause)
         self.first.set_timeout(max(patience, peer_timeout))  # the answer comes when every ps is there
         host = socket.gethostname() if guest else ""
         joined, _ = self.first.call("join", role=role, index=index, restarts=restarts, guest=guest, host=host)
@@ -82,8 +89,8 @@ class Session:
         self.others: list[Channel] = []
         if role == "worker":
             for host in joined["ps"][1:]:
-                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
-        beats = client.connect(self._address, token, patience=patience)
+                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE, tls=tls))
+        beats = client.connect(self._address, token, patience=patience, tls=tls)
         beats.set_timeout(peer_timeout)
         self.heart = Heart(beats, self.member, self._abort, draining or threading.Event())
 
@@ -97,12 +104,12 @@ class Session:
         if self.heart.over:
             return self.heart.over
         try:
-            channel = client.connect(self._address, self._token, patience=0)
+            channel = client.connect(self._address, self._token, patience=0, tls=self._tls)
         except TfleetError:
             return {}
         try:
             channel.set_timeout(5.0)
-            return channel.call("outcome")[0]
+            return channel.call("outcome", member=self.member, generation=self.generation)[0]
         except TfleetError:
             return {}
         finally:
@@ -136,6 +143,7 @@ class Heart:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
+        self._remarks: deque[str] = deque(maxlen=5)
         self.times = Times("data", "gradient", "exchange")
         self._channel = channel
         self._member = member
@@ -143,6 +151,11 @@ class Heart:
         self._draining = draining
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def remark(self, text: str) -> None:
+        """Has the user told something with the next beat; may be called while an exchange is under way."""
+        print(f"tfleet: {text}", flush=True)
+        self._remarks.append(text)
 
     def stop(self) -> None:
         """Ends the beats."""
@@ -152,8 +165,13 @@ class Heart:
         known = True
         try:
             while known and not self.over and not self._stopped.wait(BEAT_EVERY):
+                remarks = [self._remarks.popleft() for _ in range(len(self._remarks))]
                 answer, _ = self._channel.call(
-                    "beat", member=self._member, draining=self._draining.is_set(), times=self.times.to_json()
+                    "beat",
+                    member=self._member,
+                    draining=self._draining.is_set(),
+                    times=self.times.to_json(),
+                    remarks=remarks,
                 )
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
                 self.over, known = answer["over"], bool(answer["known"])
@@ -186,5 +204,13 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        session.first.call("leave", reason=f"a worker ended: {text[:300]}")
+        session.first.call("leave", reason=short_of_memory("a worker", error) or f"a worker ended: {text[:300]}")
         raise
+
+
+def short_of_memory(who: str, error: Exception) -> str:
+    """Returns a sentence where memory is what an error is about, else the empty string."""
+    # TensorFlow's own error is known by its name: this file can do without TensorFlow.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return out_of_memory(who, error, "take a smaller batch_size, fewer replicas on this machine, or more memory")
+    return ""
