@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfleet import __version__
 from tfleet.backends.kubernetes.handle import Handle, is_handle
 from tfleet.backends.replicas import tuning
 from tfleet.server import control
@@ -25,6 +24,7 @@ from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import OVER, RunDir
 from tfleet.tasks.names import check_name
+from tfleet.version import __version__
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
