@@ -85,11 +85,8 @@ class Pod:
         self._hanging = Hanging(self._spec.peer_timeout)
         self._log = run.log(self._me.role, self._me.index)
         self._tail = LogTail({self._me.name: self._log}, from_end=True)
-<<<<<<< HEAD
         self._grace = grace_of(os.environ)
-=======
         self._tls: Tls | None = None
->>>>>>> main
         self._asked = False
         self._asked_at = self._end_by = 0.0
         self._refused_scale = ""
@@ -285,11 +282,7 @@ class Pod:
         # A pod that is about to end is no longer behind the service: ps 0 is asked where it listens.
         here = Address("localhost", Address.parse(self._first.listen).port)
         address = here if self._leads else Address.parse(self._first.first)
-<<<<<<< HEAD
-        control.call(address, self._token, name, **values)
-=======
-        control.call(address, self._token, name, tls=self._tls, timeout=timeout, **values)
->>>>>>> main
+        control.call(address, self._token, name, tls=self._tls, **values)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
