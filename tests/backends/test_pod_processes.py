@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from tfleet.backends import pod
 script, *arguments = sys.argv[1:]
 pod.TICK = 0.02
 pod.LOOK_EVERY = 0.1
-pod.COMMIT_PATIENCE = 0.5
+pod.RESERVE = 0.5
 pod.control.PATIENCE = 0.2
 pod.replica_command = lambda role, index, run, resume: (sys.executable, "-c", script, str(run), str(resume))
 sys.argv[1:] = arguments
@@ -43,6 +44,12 @@ HOLD = "import time; print('holds', flush=True); time.sleep(1000)"
 POLITE = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+print('holds', flush=True)
+time.sleep(1000)
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print('holds', flush=True)
 time.sleep(1000)
 """
@@ -70,6 +77,7 @@ class Fixture:
         (folder / "token").write_bytes(TOKEN)
         (folder / "workers").write_text("2")
         self.folder = folder
+        self.grace = 2
         self.pods: list[subprocess.Popen[str]] = []
 
     def start(self, name: str, script: str, *arguments: str, **job: object) -> subprocess.Popen[str]:
@@ -83,6 +91,7 @@ class Fixture:
             "WORKER_HOSTS": "a:1,b:1",
             "TFLEET_TOKEN_FILE": str(self.folder / "token"),
             "TFLEET_JOB_FILE": str(self.folder / "job.yaml"),
+            "TFLEET_GRACE_SECONDS": str(self.grace),
         }
         command = [sys.executable, "-c", DRIVER, script, "--run-dir", str(self.run.path), *arguments]
         pod = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -181,6 +190,43 @@ def test_a_ps_that_is_asked_to_leave_says_when_there_is_no_commit(around):
     code, out = ended(pod)
     assert code == ExitCode.INTERRUPTED
     assert "no commit before ps 0 leaves: nobody answers at localhost" in out
+
+
+def test_a_worker_that_does_not_end_is_killed_within_the_grace_period(around):
+    around.begin()
+    around.grace = 1
+    pod = around.start("worker-0", STUBBORN)
+    says(pod, "holds")
+    pod.send_signal(signal.SIGTERM)
+    code, out = ended(pod)
+    assert code == ExitCode.INTERRUPTED
+    assert "worker 0 did not end within its grace period of 1 s, and is killed" in out
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_ps_that_cannot_find_ps_0_waits_for_the_commit_that_is_made_anyway(around, committed):
+    around.begin()
+    around.grace = 30 if committed else 2
+    status = {"phase": "training", "last_commit": {"number": 1, "time": 1.0}}
+    around.run.status_file.write_text(json.dumps(status))
+    pod = around.start("ps-1", HOLD)
+    says(pod, "holds")
+    pod.send_signal(signal.SIGTERM)
+    if committed:
+        with pytest.raises(subprocess.TimeoutExpired):
+            pod.wait(1.0)
+        status["last_commit"]["time"] = time.time() + 1
+        around.run.status_file.write_text(json.dumps(status))
+    code, out = ended(pod)
+    assert code == ExitCode.INTERRUPTED
+    assert ("no commit before ps 1 leaves" in out) is not committed
+
+
+def test_a_grace_period_that_is_no_number_is_wrong_input(around):
+    around.grace = "soon"
+    code, out = ended(around.start("worker-0", HOLD))
+    assert code == ExitCode.WRONG_INPUT
+    assert "TFLEET_GRACE_SECONDS is 'soon'; give the whole seconds of the pod's terminationGracePeriodSeconds" in out
 
 
 def test_a_worker_that_finds_wrong_input_ends_with_its_sentence(around):

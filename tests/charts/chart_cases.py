@@ -106,6 +106,14 @@ VALUES: dict[str, dict[str, Any]] = {
             "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
         }
     },
+    # Without the dashboard, which is a file of the chart as it is.
+    "monitoring": {
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "30s"},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "noProgressMinutes": 20},
+        },
+        "terminationGracePeriodSeconds": 120,
+    },
     "tfjob": {"format": "tfjob"},
     # Beside what the user wants of the workers' nodes.
     "colocated": {

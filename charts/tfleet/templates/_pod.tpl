@@ -7,7 +7,7 @@ The spec of a pod with one container.
   container: YAML of the container's command, args, env, ports
   uses: which of job, token, storage, scratch, task, user are mounted
   optional: restartPolicy, subdomain, spread (unless the replica has constraints), serviceAccount (with apiToken),
-    deadline in seconds, readOnly (the storage), name of the container
+    deadline and grace in seconds, readOnly (the storage), name of the container
 */}}
 {{- define "tfleet.podSpec" -}}
 {{- $values := .root.Values -}}
@@ -23,7 +23,7 @@ activeDeadlineSeconds: {{ . }}
 serviceAccountName: {{ .serviceAccount | default (include "tfleet.serviceAccount" .root) | quote }}
 automountServiceAccountToken: {{ .apiToken | default false }}
 enableServiceLinks: false
-terminationGracePeriodSeconds: 30
+terminationGracePeriodSeconds: {{ .grace | default 30 }}
 securityContext:
   runAsNonRoot: true
   {{- if gt (int $values.user.uid) 0 }}

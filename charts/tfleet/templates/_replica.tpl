@@ -26,6 +26,7 @@ spec:
       "root" .root
       "replica" $replica
       "restartPolicy" .restartPolicy
+      "grace" (int .root.Values.terminationGracePeriodSeconds)
       "spread" (include "tfleet.spread" (dict "root" .root "component" .role) | fromYamlArray)
       "subdomain" (ternary "" (printf "%s-%s" $name .role) (or $tfjob (eq .role "evaluator")))
       "name" (ternary "tensorflow" "main" $tfjob)
@@ -118,6 +119,8 @@ ports:
   value: /etc/tfleet/token/token
 - name: TFLEET_JOB_FILE
   value: /etc/tfleet/job/job.yaml
+- name: TFLEET_GRACE_SECONDS
+  value: {{ int .root.Values.terminationGracePeriodSeconds | quote }}
 - name: TFLEET_RENDEZVOUS
   value: "{{ $name }}{{ if $tfjob }}-ps-0{{ end }}:{{ int .root.Values.ps.port }}"
 - name: TFLEET_POD_IP
