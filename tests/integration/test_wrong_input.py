@@ -20,7 +20,8 @@ travel the same path, one does so here and the others where their sentence is ma
 | run directory in use by a living job | test_bad_luck.py `test_run_directory_in_use_is_refused` |
 | run directory not writable | here `test_at_once`, `test_a_disk_that_is_read_only` |
 | full disk at start | here `test_a_disk_that_is_full_at_the_start` |
-| full disk later: training goes on, earlier commits unharmed | here `test_a_disk_that_fills_...`, `..._is_full_for_...` |
+| full disk later: training goes on, earlier commits unharmed | here `test_a_disk_that_fills_while_training` |
+| full disk for a while: told, and commits are made again | here `test_a_disk_that_is_full_for_a_while` |
 | resume with a changed model, or another batch size or seed | here `test_a_refused_resume_changes_nothing` |
 | resume with a corrupt checkpoint | test_bad_luck.py `test_corrupt_newest_...`; here `test_no_commit_can_be_read` |
 | --resume where there is nothing; folders that are no runs | here `test_at_once`; tests/cli/test_cli_errors.py |
