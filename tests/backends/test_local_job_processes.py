@@ -18,7 +18,6 @@ import pytest
 from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
 from tfleet.backends.local_job import StartedJob
-from tfleet.backends.upkeep import guests_in
 from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
@@ -179,12 +178,6 @@ def test_addresses_that_are_not_of_this_machine_or_taken(start, tmp_path):
             ):
                 start(listen=listen)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_job_goes_on_while_enough_guests_are_there(start):
-    row = {"role": "worker", "index": 64, "state": "working", "host": "elsewhere"}
-    assert guests_in({}) == 0
-    assert guests_in({"members": [row, {**row, "state": "lost"}, {**row, "host": ""}]}) == 1
 
 
 def test_a_ps_that_dies_ends_the_job_with_the_reason(start):

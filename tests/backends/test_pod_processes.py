@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from certificates import NAME, files, tls
 
 from tfleet.backends.pod import scaled_away
 from tfleet.backends.pod_run import PodRun
@@ -320,3 +321,24 @@ def test_refusing_ends_when_asked():
 )
 def test_a_worker_that_an_upgrade_has_removed_meanwhile(environ, gone):
     assert scaled_away(environ) is gone
+
+
+def test_ps_0_that_refuses_an_earlier_job_tells_the_workers_by_tls_too(around):
+    around.begin()
+    (around.folder / "token").write_bytes(TOKEN[::-1].replace(b"5", b"6"))
+    pod = around.start("ps-0", HOLD, **files(NAME), tls_server_name=NAME)
+    channel = client.connect(around.address, b"6" * 64, patience=20, tls=tls(server_name=NAME))
+    with pytest.raises(WrongInput, match="holds an earlier job"):
+        channel.call("join", role="worker", index=0)
+    channel.close()
+    pod.send_signal(signal.SIGTERM)
+    assert ended(pod)[0] == ExitCode.DONE
+
+
+@pytest.mark.parametrize(("name", "code"), [("worker-0", 2), ("ps-0", 0)])
+def test_a_secret_that_cannot_be_used_ends_every_pod_at_once(around, name, code):
+    ended_with, out = ended(around.start(name, HOLD, **files(NAME, valid="expired"), tls_server_name=NAME))
+    assert ended_with == code
+    assert out.count("\n") == 1
+    assert "or that of its CA, has expired; renew it" in out
+    assert not around.run.path.exists()

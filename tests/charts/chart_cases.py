@@ -135,6 +135,13 @@ VALUES: dict[str, dict[str, Any]] = {
         },
         "ps": {"number": 3},
     },
+    "tls": {"tls": {"secretName": "certificates"}, "job": {"evaluation": {"evaluator": True}}},
+    "cert-manager": {
+        "tls": {
+            "serverName": "training.example",
+            "certManager": {"enabled": True, "issuerRef": {"name": "company", "kind": "ClusterIssuer"}},
+        }
+    },
     "eval-tool": {"tool": {"kind": "eval", "id": "eval-1", "arguments": ["--commit=40"]}},
     "user-left-out": {"user": {"uid": -1, "gid": -1}},
 }

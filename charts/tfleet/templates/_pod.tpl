@@ -5,7 +5,7 @@ The spec of a pod with one container.
   root, component
   replica: what values say of image, limit, request, gpuCount, nodeSelector, tolerations, affinity, ...
   container: YAML of the container's command, args, env, ports
-  uses: which of job, token, storage, scratch, task, user are mounted
+  uses: which of job, token, tls, storage, scratch, task, user are mounted
   optional: restartPolicy, subdomain, spread (unless the replica has constraints), serviceAccount (with apiToken),
     deadline and grace in seconds, readOnly (the storage), name of the container
 */}}
@@ -146,6 +146,11 @@ volumes:
   mountPath: /etc/tfleet/token
   readOnly: true
 {{- end }}
+{{- if and (has "tls" .uses) (include "tfleet.tlsSecret" .root) }}
+- name: tfleet-tls
+  mountPath: /etc/tfleet/tls
+  readOnly: true
+{{- end }}
 {{- if and (has "task" .uses) .root.Values.taskFile.name }}
 - name: tfleet-task
   mountPath: /etc/tfleet/task
@@ -189,6 +194,16 @@ volumes:
     items:
       - key: token
         path: token
+{{- end }}
+{{- if and (has "tls" .uses) (include "tfleet.tlsSecret" .root) }}
+- name: tfleet-tls
+  secret:
+    secretName: {{ include "tfleet.tlsSecret" .root | quote }}
+    items:
+      {{- range list "tls.crt" "tls.key" "ca.crt" }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
 {{- end }}
 {{- if and (has "task" .uses) .root.Values.taskFile.name }}
 - name: tfleet-task

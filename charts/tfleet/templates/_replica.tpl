@@ -30,7 +30,7 @@ spec:
       "spread" (include "tfleet.spread" (dict "root" .root "component" .role) | fromYamlArray)
       "subdomain" (ternary "" (printf "%s-%s" $name .role) (or $tfjob (eq .role "evaluator")))
       "name" (ternary "tensorflow" "main" $tfjob)
-      "uses" (list "job" "token" "task" "storage" "scratch" "user")
+      "uses" (list "job" "token" "tls" "task" "storage" "scratch" "user")
       "container" (include "tfleet.replicaContainer" (dict "root" .root "role" .role "replica" $replica))
     ) | trim | nindent 2 }}
 {{- end }}

@@ -37,6 +37,14 @@ RENDEZVOUS = "TFLEET_RENDEZVOUS"
 POD_IP = "TFLEET_POD_IP"
 """Address of this pod, which the ps announce: names of pods that come back elsewhere are known late."""
 
+TLS_VARIABLES = {
+    "tls_cert": "TFLEET_TLS_CERT",
+    "tls_key": "TFLEET_TLS_KEY",
+    "tls_ca": "TFLEET_TLS_CA",
+    "tls_server_name": "TFLEET_TLS_SERVER_NAME",
+}
+"""Name the files for TLS where they are not those of the job file: of a worker on another machine than the job's."""
+
 GRACE = "TFLEET_GRACE_SECONDS"
 """Seconds that this pod has between SIGTERM and SIGKILL; not set: 30, as Kubernetes gives where nobody says."""
 
@@ -56,6 +64,7 @@ VARIABLES = (
     JOB_FILE,
     RENDEZVOUS,
     POD_IP,
+    *TLS_VARIABLES.values(),
     GRACE,
 )
 """Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
