@@ -31,7 +31,7 @@ def config(found):
 
 @needs_helm
 class TestKubernetesBackendConforms(BackendConformance):
-    inapplicable = ({"tcp": True}, {"listen": "10.0.0.5"})
+    inapplicable = ({"tcp": True}, {"shared_memory": "never"}, {"listen": "10.0.0.5"})
 
     def backend(self):
         return KubernetesBackend(AT)
@@ -126,6 +126,8 @@ def test_certificates_come_from_a_secret_that_must_be_there_or_from_cert_manager
     issued = {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "company"}}}}
     names = {name for kind, name in objects.needed(objects.parse(plan(issued).manifest)) if kind == "Secret"}
     assert not [name for name in names if name.endswith("-tls")]
+    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
+        plan(shared_memory="never")
 
 
 def test_a_task_file_that_is_too_large_or_not_the_tasks_is_refused():
