@@ -115,6 +115,8 @@ def test_fields_of_one_machine_are_refused():
         plan(tcp=True)
     with pytest.raises(WrongInput, match=r"pods get theirs from a Secret; .* give --set tls.secretName=NAME"):
         plan(tls_cert="/c", tls_key="/k", tls_ca="/a")
+    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
+        plan(shared_memory="never")
 
 
 @needs_helm
@@ -126,8 +128,6 @@ def test_certificates_come_from_a_secret_that_must_be_there_or_from_cert_manager
     issued = {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "company"}}}}
     names = {name for kind, name in objects.needed(objects.parse(plan(issued).manifest)) if kind == "Secret"}
     assert not [name for name in names if name.endswith("-tls")]
-    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
-        plan(shared_memory="never")
 
 
 def test_a_task_file_that_is_too_large_or_not_the_tasks_is_refused():
