@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -54,7 +55,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Plays, prints each outcome, writes `benchmarks/results/chaos.json`; ends with 1 when something did not hold."""
+    """Plays, writes `benchmarks/results/chaos_schedules.json`, ends with 1 if something did not hold."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--schedules", type=int, default=MANY)
     parse.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -65,13 +66,12 @@ def main() -> None:
     print(f"seed {options.seed}: again with --seed {options.seed}", file=sys.stderr, flush=True)
     whole = options.write or options.schedules >= MANY
     with tempfile.TemporaryDirectory(prefix="tfleet-chaos-") as folder:
-        undisturbed = stored() if not whole else {}
-        undisturbed = undisturbed or measure_undisturbed(options, Path(folder))
-        verdicts = play(options, Path(folder))
+        known = {} if whole else stored()
+        undisturbed, verdicts = play(options, Path(folder), known)
     figures = in_short(options, undisturbed, verdicts)
     faults = figures["faults"]
     if whole:
-        print(f"written: {write_result('chaos', ['benchmarks/chaos.py', *sys.argv[1:]], figures)}")
+        print(f"written: {write_result('chaos_schedules', ['benchmarks/chaos.py', *sys.argv[1:]], figures)}")
     print(f"{len(verdicts)} schedules, {figures['hold']} hold; {'; '.join(faults) or 'accuracies too'}")
     sys.exit(bool(faults) or figures["hold"] < len(verdicts))
 
@@ -83,46 +83,51 @@ def kind_of(job: Shape) -> str:
 
 def stored() -> dict[str, list[float]]:
     """Returns the accuracies of undisturbed runs of the last time, or nothing."""
-    path = RESULTS / "chaos.json"
+    path = RESULTS / "chaos_schedules.json"
     if not path.exists():
         return {}
     return {row["kind"]: row["accuracy"]["values"] for row in json.loads(path.read_text())["undisturbed"]}
 
 
-def measure_undisturbed(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
-    """Plays jobs to which nothing happens, with other orders of the data; returns their accuracies by kind."""
-    jobs = {
-        (kind, seed): Schedule(replace(shape, seed=seed))
-        for kind, shape in KINDS.items()
-        for seed in range(options.undisturbed)
-    }
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for (kind, seed), verdict in at_once(options.at_once, jobs, folder / "undisturbed"):
-        print(f"undisturbed {kind} {seed}: {verdict.accuracy} {verdict.faults}", file=sys.stderr, flush=True)
-        found[kind].append(verdict.accuracy)
-    return found
+def play(
+    options: argparse.Namespace, folder: Path, known: dict[str, list[float]]
+) -> tuple[dict[str, list[float]], dict[int, Verdict]]:
+    """Plays undisturbed jobs, with other orders of the data, and the random schedules; Ctrl-C ends it early.
 
-
-def play(options: argparse.Namespace, folder: Path) -> dict[int, Verdict]:
-    """Plays the random schedules; returns the verdicts by number."""
+    Returns:
+        Accuracies of undisturbed runs by kind, and the verdicts by number.
+    """
     disk, last = can_mount(), options.schedules - 1
-    schedules = {}
+    schedules: dict[tuple[str, int], Schedule] = {}
     for number in range(options.schedules):
         worker = "tensorflow" if number % EVERY == EVERY - 1 or number == last else "light"
-        schedules[number] = random_schedule(options.seed, number, worker=worker, disk=disk)
+        schedules["", number] = random_schedule(options.seed, number, worker=worker, disk=disk)
+    for kind in {kind_of(schedule.job) for schedule in schedules.values()} - set(known):
+        schedules |= {(kind, seed): Schedule(replace(KINDS[kind], seed=seed)) for seed in range(options.undisturbed)}
+    # Mixed, so that a run that is ended early has some of everything, and both kinds meet the same load of the machine.
+    order = random.Random(options.seed).sample(sorted(schedules), len(schedules))
+    undisturbed = {kind: list(values) for kind, values in known.items()}
     verdicts = {}
-    for number, verdict in at_once(options.at_once, schedules, folder / "schedules"):
-        verdicts[number] = verdict
-        print(f"{number}: {'holds' if not verdict.faults else verdict.faults}", line(number, verdict), file=sys.stderr)
+    for (kind, number), verdict in at_once(options.at_once, {key: schedules[key] for key in order}, folder):
+        said = "holds" if not verdict.faults else verdict.faults
+        print(f"{kind} {number}: {said}", line(number, verdict), file=sys.stderr, flush=True)
         if verdict.faults:
-            print(schedules[number].dumps(), *verdict.done, sep="\n", file=sys.stderr, flush=True)
-            smallest = shrink(schedules[number], fails_in(folder / f"shrinking-{number}"))
-            print(f"kept: {keep(smallest, f'seed-{options.seed}-number-{number}')}", file=sys.stderr, flush=True)
-    return verdicts
+            print(schedules[kind, number].dumps(), *verdict.done, sep="\n", file=sys.stderr, flush=True)
+        if kind:
+            undisturbed.setdefault(kind, []).append(verdict.accuracy)
+            continue
+        verdicts[number] = verdict
+    for number in [number for number, verdict in verdicts.items() if verdict.faults]:
+        smallest = shrink(schedules["", number], fails_in(folder / f"shrinking-{number}"))
+        print(f"kept: {keep(smallest, f'seed-{options.seed}-number-{number}')}", file=sys.stderr, flush=True)
+    return undisturbed, verdicts
 
 
 def at_once(count: int, schedules: dict[Any, Schedule], folder: Path) -> Iterable[tuple[Any, Verdict]]:
-    """Yields verdicts as they come, with the keys of their schedules; removes what the jobs wrote."""
+    """Yields verdicts as they come, with the keys of their schedules; removes what the jobs wrote.
+
+    Ctrl-C, once, lets those end that have begun, and begins no more.
+    """
 
     def one(number: int, schedule: Schedule) -> Verdict:
         place = folder / str(number)
@@ -133,8 +138,13 @@ def at_once(count: int, schedules: dict[Any, Schedule], folder: Path) -> Iterabl
 
     with ThreadPoolExecutor(count) as pool:
         futures = {pool.submit(one, n, schedule): key for n, (key, schedule) in enumerate(schedules.items())}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        stop = signal.signal(signal.SIGINT, lambda *_: [future.cancel() for future in futures])
+        try:
+            for future in as_completed(futures):
+                if not future.cancelled():
+                    yield futures[future], future.result()
+        finally:
+            signal.signal(signal.SIGINT, stop)
 
 
 def fails_in(folder: Path) -> Callable[[Schedule], bool]:
@@ -168,20 +178,21 @@ def in_short(
     for verdict in verdicts.values():
         if verdict.accuracy >= 0:
             by_kind[kind_of(Schedule.from_json(verdict.schedule).job)].append(verdict.accuracy)
-    for kind, calm in undisturbed.items():
+    for kind, calm in sorted(undisturbed.items()):
         found, mean = by_kind[kind], statistics.mean(calm)
         rows.append({"kind": kind, "mean": round(mean, 5), "accuracy": summary(calm)})
         if not found:
             continue
         rows[-1] |= {"disturbed_mean": round(statistics.mean(found), 5), "disturbed": summary(found)}
-        if len(found) >= ENOUGH and abs(statistics.mean(found) - mean) > NEAR:
+        if min(len(found), len(calm)) >= ENOUGH and abs(statistics.mean(found) - mean) > NEAR:
             faults.append(f"{kind}: the mean accuracy is {statistics.mean(found):.4f}, undisturbed it is {mean:.4f}")
         if min(found) < mean - BELOW:
             faults.append(f"{kind}: an accuracy of {min(found):.4f} is more than 2 points below {mean:.4f}")
     done = [action.split(": ")[2].split(" ")[0] for verdict in verdicts.values() for action in verdict.done]
     return {
-        "kind": "chaos",
+        "kind": "chaos_schedules",
         "seed": options.seed,
+        "asked": options.schedules,
         "schedules": len(verdicts),
         "hold": sum(not verdict.faults for verdict in verdicts.values()),
         "faults": faults,

@@ -251,3 +251,15 @@ def test_ps_0_that_does_not_tell_anything_is_killed_and_started_again(tmp_path):
         job.tend(1.0, updated=30.0)
     assert first.code == -9
     assert job.processes.get("ps 0") is not first
+
+
+def test_nobody_hung_while_the_launcher_itself_stood_still(tmp_path):
+    job = Job(tmp_path, peer_timeout=6.0)
+    first = job.processes.get("ps 0")
+    job.tend(1.0, updated=1.0)
+    for _ in range(2):
+        job.tend(300.0, updated=1.0)  # as when the whole machine is suspended
+    assert first.code is None
+    for _ in range(14):
+        job.tend(1.0, updated=1.0)
+    assert first.code == -9

@@ -25,8 +25,8 @@ from tfleet.spec.errors import TfleetError
 from tfleet.spec.rundir import RunDir
 
 HERE = Path(__file__).parent
-QUIET = 60.0
-"""Seconds without any event after which a job counts as hanging."""
+QUIET = 120.0
+"""Seconds without any event after which a job counts as hanging: TensorFlow may take half of it where all are busy."""
 LIMIT = 600.0
 """Seconds after which it does whatever happens."""
 LOOK = 0.005
@@ -67,6 +67,12 @@ class ChaosJob:
     Args:
         schedule: what to do.
         folder: empty or missing; everything is below it: `run/`, `events/`, `launcher.log`.
+
+    Attributes:
+        run: its run directory.
+        events: folder of what the ps tell.
+        played: what has happened so far.
+        step: that it has come to, in any generation.
     """
 
     def __init__(self, schedule: Schedule, folder: Path) -> None:
@@ -82,7 +88,7 @@ class ChaosJob:
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._slowed: list[Slowed] = []
         self._tails = [Tail(self.events / f"ps-{index}.jsonl") for index in range(schedule.job.ps)]
-        self._step, self._first = 0, 0.0
+        self.step, self._first = 0, 0.0
         self._phases: set[tuple[int, str]] = set()
         self._proxy: Proxy | None = None
         self._interrupted = 0
@@ -160,7 +166,7 @@ class ChaosJob:
             for kind, when, *values in tail.read():
                 self._quiet = 0.0
                 if kind == "ack":
-                    self._step, self._first = max(self._step, values[-1]), self._first or when
+                    self.step, self._first = max(self.step, values[-1]), self._first or when
                 elif kind in ("cut", "part"):
                     self._phases.add((values[0], kind))
                 elif kind == "hold" and index == 0:
@@ -171,7 +177,7 @@ class ChaosJob:
 
     def _is_now(self, action: Action) -> bool:
         if "step" in action.at:
-            return self._step >= action.at["step"]
+            return self.step >= action.at["step"]
         if "second" in action.at:
             return self._first > 0 and time.time() >= self._first + action.at["second"]
         return (action.at["commit"], action.at["phase"]) in self._phases
@@ -265,10 +271,13 @@ class ChaosJob:
     # The end.
 
     def _hangs(self) -> bool:
-        # Time that this harness did not get either, on a busy machine, is not counted.
         now = time.monotonic()
-        passed, self._looked = min(now - self._looked, 0.1), now
-        self._quiet, self._awake = self._quiet + passed, self._awake + passed
+        if now - self._looked < 1.0:
+            return False
+        # Time that this harness did not get either, or in which somebody is stopped, is not counted.
+        passed, self._looked = min(now - self._looked, 2.0), now
+        if not any(state_of(pid) == "T" for pid, _ in replicas(self.run, launchers=True)):
+            self._quiet, self._awake = self._quiet + passed, self._awake + passed
         quiet, all_in_all = self._quiet > QUIET, self._awake > self._limit
         if quiet or all_in_all:
             status = self.run.status()
@@ -342,13 +351,20 @@ def replicas(run: RunDir, launchers: bool = False) -> Iterator[tuple[int, tuple[
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if wanted not in words or (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if wanted not in words or state_of(int(folder.name)) == "Z":
                 continue
             if b"--index" in words:
                 role = "ps" if b"tfleet.server" in words else "evaluator" if b"--evaluator" in words else "worker"
                 yield int(folder.name), (role, int(words[words.index(b"--index") + 1]))
             elif launchers and b"--run-dir" in words:
                 yield int(folder.name), ("launcher", 0)
+
+
+def state_of(pid: int) -> str:
+    """Returns the state of a process as one letter: T stopped, Z ended and not waited for; empty: there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def send(pid: int, number: int) -> bool:

@@ -87,7 +87,6 @@ class Shape:
             "checkpoint-every-steps": self.commit_every // self.aggregate,
             "checkpoint-every-seconds": self.commit_seconds,
             "summary-every": 0,
-            "join-timeout": 60,
             "param": f"step_ms={self.step_ms}" if self.worker == "light" else "hidden_units=32",
         }
         if self.strategy == "sync":

@@ -20,9 +20,9 @@ SAMPLES = {
     "strategy": "sync",
     "xla": "never",
     "data_dir": "/data",
-    "tls_cert": "/pki/cert.pem",
-    "tls_key": "/pki/key.pem",
-    "tls_ca": "/pki/ca.pem",
+    "tls_cert": "/cert",
+    "tls_key": "/key",
+    "tls_ca": "/ca",
     "keep_best": "accuracy",
     "stop_metric": "loss",
     "learning_rate": "0.5",
@@ -36,10 +36,10 @@ NEEDS = {
     "rounds": ["--strategy", "average"],
     "keep_best": ["--eval-every", "100"],
     "stop_metric": ["--eval-every", "100"],
-    "tls_cert": ["--tls-key", "/pki/key.pem", "--tls-ca", "/pki/ca.pem"],
-    "tls_key": ["--tls-cert", "/pki/cert.pem", "--tls-ca", "/pki/ca.pem"],
-    "tls_ca": ["--tls-cert", "/pki/cert.pem", "--tls-key", "/pki/key.pem"],
-    "tls_server_name": ["--tls-cert", "/c", "--tls-key", "/k", "--tls-ca", "/a"],
+    "tls_cert": ["--tls-key", "/key", "--tls-ca", "/ca"],
+    "tls_key": ["--tls-cert", "/cert", "--tls-ca", "/ca"],
+    "tls_ca": ["--tls-cert", "/cert", "--tls-key", "/key"],
+    "tls_server_name": ["--tls-cert", "/cert", "--tls-key", "/key", "--tls-ca", "/ca"],
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 from simulated_fleet import Fleet
 from simulated_worker import Counting
 
+from tfleet.server.watch import Standstill
 from tfleet.wire.frames import Kind, pack_json
 
 TASK = Counting(items=50, batch=4)
@@ -70,6 +71,25 @@ def test_a_dropped_worker_that_wakes_is_told_and_can_come_back(tmp_path):
         fleet.run()
         assert (fleet.job.phase, fleet.job.step, worker.ended) == ("done", 40, "over")
         assert worker.member > former
+
+
+def test_nobody_was_silent_while_ps_0_itself_stood_still(tmp_path):
+    with Fleet(tmp_path, TASK, watch=True, ps=2, workers=2, steps=0, peer_timeout=20, join_timeout=60) as fleet:
+        workers = training(fleet)
+        for worker in workers:
+            worker.stopped = True
+        fleet.loop.time += 300.0  # as when the whole machine is suspended
+        pass_time(fleet, 15, workers[:1])
+        assert (len(fleet.job.members.living), fleet.job.generation, fleet.job.ending.over) == (2, 1, None)
+        pass_time(fleet, 8, workers[:1])
+        assert [m.number for m in fleet.job.members.living.values()] == [workers[0].member]
+
+
+def test_a_standstill_is_what_goes_beyond_a_late_look():
+    standstill = Standstill(100.0, every=0.25)
+    assert standstill.lost(100.25) == standstill.lost(101.4) == 0.0
+    assert standstill.lost(131.65) == 30.0
+    assert standstill.lost(131.9) == 0.0
 
 
 def test_workers_that_wait_for_a_ps_are_not_silent(tmp_path):

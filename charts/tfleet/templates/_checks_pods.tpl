@@ -5,7 +5,7 @@
 {{- if include "tfleet.hasEvaluator" . }}{{ $roles = append $roles "evaluator" }}{{ end -}}
 {{- range $role := $roles -}}
 {{- $replica := include "tfleet.replica" (dict "root" $ "role" $role) | fromYaml -}}
-{{- $pod := dict "root" $ "replica" $replica "uses" (list "job" "token" "task" "storage" "scratch" "user") -}}
+{{- $pod := dict "root" $ "replica" $replica "uses" (list "job" "token" "tls" "task" "storage" "scratch" "user") -}}
 {{- $names := list -}}
 {{- range include "tfleet.volumes" $pod | fromYamlArray -}}
 {{- if has .name $names -}}

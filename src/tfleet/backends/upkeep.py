@@ -41,6 +41,7 @@ class Upkeep:
         self._hanging = Hanging(replicas.spec.peer_timeout)
         self._guests = 0
         self.news: list[str] = []
+        self._asked = 0
 
     @property
     def pending(self) -> bool:
@@ -54,7 +55,8 @@ class Upkeep:
             status: the job's last one; it is not over.
             now: seconds, monotonic.
         """
-        self._scale(int(status.get("workers_wanted", self._replicas.spec.workers)))
+        asked, self._asked = self._asked, int(status.get("workers_asked", 0))
+        self._scale(int(status.get("workers_wanted", self._replicas.spec.workers)), again=self._asked > asked)
         self._guests = guests_in(status)
         self._end_hanging(status, now)
         for child in list(self._children.all):
@@ -100,14 +102,20 @@ class Upkeep:
             self._hanging.forget(index)
         self._children.start(role, index, replica.command, replica.env, log)
 
-    def _scale(self, wanted: int) -> None:
-        """Starts workers that are wanted, and drains others, the highest index first."""
+    def _scale(self, wanted: int, *, again: bool) -> None:
+        """Starts workers that are wanted, and drains others, the highest index first.
+
+        Args:
+            wanted: number of workers.
+            again: whether somebody has asked for it just now: workers that have left by themselves come back then.
+        """
         present = {child.index: child for child in self._children.of("worker")}
         for index in sorted(set(range(wanted)) - set(present)):
             self._start("worker", index)
         for index, child in present.items():
             if index < wanted:
-                if child in self._drained and child.code is not None:
+                left = child in self._drained or (again and child.code == ExitCode.INTERRUPTED)
+                if left and child.code is not None:
                     self._start("worker", index)
             elif child not in self._drained:
                 self._drained.add(child)

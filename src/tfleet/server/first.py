@@ -80,7 +80,7 @@ class FirstPs(Process):
             history,
         )
         watch = Watch(job)
-        job.ending.on_over = self._publish
+        job.ending.on_over = job.checkpointing.on_kept = self._publish
         self._publish()
         self._open_status_port()
         parts.loop.call_every(STATUS_EVERY, self._report)

@@ -26,6 +26,7 @@ class History:
         workers_wanted: as last asked for by `tfleet scale`; 0: as the job says.
         counts: see `Coordinator`.
         fenced: likewise.
+        workers_asked: how often it was asked.
     """
 
     started: float = 0.0
@@ -40,6 +41,7 @@ class History:
     workers_wanted: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     fenced: tuple[Mapping[str, Any], ...] = ()
+    workers_asked: int = 0
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> History:
@@ -59,4 +61,5 @@ class History:
             workers_wanted=int(status["workers_wanted"]),
             counts={str(name): int(count) for name, count in status.get("counts", {}).items()},
             fenced=tuple(status.get("fenced", ())),
+            workers_asked=int(status.get("workers_asked", 0)),
         )

@@ -20,6 +20,8 @@ BUSY = 0.7
 
 _WORKER = ("data", "gradient", "exchange")
 _PS = ("queue", "update", "answer")
+_MORE = ("memory", "late")
+"""What else a ps tells: bytes that it holds, pushes that it has refused."""
 _HEADS = {
     "data": "wait for data",
     "gradient": "gradient",
@@ -43,8 +45,9 @@ class Profile:
             LookupError, TypeError, ValueError, ArithmeticError: when it is no such sample; nothing is kept of it.
         """
         parts = (*_PS, "wall", "cpu") if role == "ps" else _WORKER
-        sample = {part: float(value) for part, value in sample.items()}
-        if not all(math.isfinite(sample[part]) for part in ("rounds", *parts)):
+        more = {part: float(sample.get(part, 0.0)) for part in _MORE} if role == "ps" else {}
+        sample = {**more, **{part: float(sample[part]) for part in ("rounds", *parts)}}
+        if not all(map(math.isfinite, sample.values())):
             raise ValueError("times that are not finite")
         kept = self._samples.setdefault((role, index), deque(maxlen=KEPT))
         if kept and sample["rounds"] < kept[-1]["rounds"]:

@@ -64,6 +64,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
         "generation": job.generation,
         "ps": [{**row, **_of_ps(job, row["index"])} for row in job.links.describe()],
         "workers_wanted": job.scaling.wanted,
+        "workers_asked": job.scaling.asked,
         "rollbacks": job.history.rollbacks,
         "steps_undone": job.undone,
         "goodput": round(job.told_step / (job.told_step + job.undone), 4) if job.told_step else None,

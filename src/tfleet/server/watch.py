@@ -9,11 +9,31 @@ from tfleet.spec.rundir import utc
 
 TICK = 0.25
 PING_EVERY = 2.0
+LATE = 1.0
+"""Seconds by which a look may come late; more, and this process itself stood still, perhaps with the whole machine."""
 
 
 def silence(peer_timeout: float) -> float:
     """Returns after how many seconds without a ping, or an answer to one, the other end counts as lost."""
     return max(peer_timeout, 2 * PING_EVERY)
+
+
+class Standstill:
+    """Finds out how long this process did nothing, so that others' silence in that time is not held against them.
+
+    Args:
+        now: the time in seconds.
+        every: seconds between two calls of `lost`.
+    """
+
+    def __init__(self, now: float, every: float) -> None:
+        self._every = every
+        self._last = now
+
+    def lost(self, now: float) -> float:
+        """Returns the seconds since the last call that this process stood still; mostly 0."""
+        late, self._last = now - self._last - self._every, now
+        return late if late > LATE else 0.0
 
 
 class Watch:
@@ -29,6 +49,7 @@ class Watch:
         self._began = job.loop.now()
         self._answered: dict[int, float] = {}
         self._next_ping = 0.0
+        self._standstill = Standstill(self._began, TICK)
         job.loop.call_every(TICK, self._tick)
 
     def _tick(self) -> None:
@@ -36,6 +57,8 @@ class Watch:
         if job.ending.over:
             return
         now = job.loop.now()
+        if lost := self._standstill.lost(now):
+            self._forgive(lost)
         job.members.tick(now)
         if job.progress:
             job.progress.tick(now, job.told_step)
@@ -50,6 +73,15 @@ class Watch:
         for member in job.members.silent(now, job.spec.peer_timeout):
             why = f"{member.role} {member.index} is dropped: {self._silence(member.seen)}"
             job.remove(member, "lost", why)
+
+    def _forgive(self, seconds: float) -> None:
+        """Counts nobody's silence in the time in which ps 0 could not have heard anybody."""
+        job = self._job
+        self._began += seconds
+        job.last_worker += seconds
+        self._answered = {index: heard + seconds for index, heard in self._answered.items()}
+        for member in job.members.living.values():
+            member.seen += seconds
 
     def _check_missing(self, now: float) -> None:
         job = self._job

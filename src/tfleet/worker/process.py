@@ -63,7 +63,7 @@ class WorkerProcess:
         self._spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
         self._first = address or _first_of(os.environ)
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
-        self._tls = tls_of(self._spec)
+        self._tls = tls_of(self._spec, environ=os.environ)
         self._draining = threading.Event()
         self._training = False
         self._generation = 0
