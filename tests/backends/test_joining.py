@@ -36,7 +36,8 @@ def ps(run, monkeypatch):
     told = {"version": __version__, "run_dir": str(run.path), "ready": True}
 
     class Answers(list):
-        def call(self, address, token, name):
+        def call(self, address, token, name, tls):
+            assert tls is None
             self.asked.append((str(address), token.decode(), name))
             answer = self.pop(0) if len(self) > 1 else self[0]
             if isinstance(answer, Exception):
