@@ -139,6 +139,11 @@ class RunDir:
         """What the launcher of a detached job would have shown on a terminal."""
         return self.logs / "launcher.log"
 
+    @property
+    def reserve_file(self) -> Path:
+        """Keeps some room on the disk, for the status of a job whose disk is full."""
+        return self.private / "reserve"
+
     def log(self, role: str, index: int) -> Path:
         """Returns the log of one replica."""
         return self.logs / f"{role}-{index}.log"
