@@ -80,6 +80,7 @@ def exposed(tmp_path_factory) -> set[str]:
     status["evaluation"] = status["evaluation"] or {"step": 1, "commit": 0, "metrics": {"loss": 0.5, "accuracy": 0.5}}
     status["metrics"] = status["metrics"] or {"accuracy": 0.5}
     status["seconds_left"] = status["seconds_left"] or 1.0
+    status["straggler"] = {"worker": 1, "ratio": 2.0, "part": "data", "text": "worker 1 is slowest"}
     server = StatusServer("127.0.0.1", 0, b"t" * 32, lambda: status)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=20) as answer:
