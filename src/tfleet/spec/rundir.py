@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfleet import __version__
 from tfleet.spec.errors import WrongInput
+from tfleet.version import __version__
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
