@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from certificates import NAME, files
 
 from tfleet.backends.local import LocalBackend
 from tfleet.spec.environment import ReplicaEnvironment
@@ -37,6 +38,16 @@ def test_sockets_are_abstract_and_belong_to_the_run_directory(tmp_path):
     hosts = [plan.replicas[0].env["PS_HOSTS"].split(",") for plan in plans]
     assert all(host.startswith("unix:@tfleet-") for host in hosts[0] + hosts[1])
     assert len({*hosts[0], *hosts[1]}) == 4
+
+
+@linux
+def test_certificates_are_checked_and_refused_where_no_network_is(tmp_path):
+    good = {**files(NAME), "tls_server_name": NAME}
+    assert LocalBackend().plan(JobSpec(task="mnist", tcp=True, **good), tmp_path)
+    with pytest.raises(WrongInput, match=r"--tls-cert does nothing on one machine, .* or add --tcp"):
+        LocalBackend().plan(JobSpec(task="mnist", **good), tmp_path)
+    with pytest.raises(WrongInput, match=r"is not for 127.0.0.1; give one that has this name"):
+        LocalBackend().plan(JobSpec(task="mnist", tcp=True, **files(NAME)), tmp_path)
 
 
 def test_tcp_ports_are_left_open_in_the_plan(tmp_path):

@@ -30,8 +30,12 @@ FLIPS = size("FLIPS", 0, 1)
 """1: every byte of a commit is changed in nine ways and every length is tried, else a selection."""
 MACHINES = size("MACHINES", 15, 200)
 """Fleets that the protocol's state machine lets live."""
-DEPTH = size("DEPTH", 40, 500)
+DEPTH = size("DEPTH", 40, 400)
 """Rules in the life of each; a rule lets up to 60 things happen."""
+DEEP_MACHINES = size("DEEP_MACHINES", 2, 4)
+"""Fleets with a long life; of the first nothing is asked but the simplest."""
+DEEP = size("DEEP", 150, 10_000)
+"""Rules in the life of each of those."""
 SYNC_SIMULATED = size("SYNC_SIMULATED", 40, 4_000)
 """Schedules against sync in simulation."""
 SYNC_REAL = size("SYNC_REAL", 1, 20)

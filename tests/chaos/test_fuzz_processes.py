@@ -21,8 +21,8 @@ DAMAGED = max(300, FRAMES // 100)
 GAP = 30.0
 """Seconds without a step of the honest worker that count as a hang."""
 MEMORY = 128 << 10
-"""KiB by which the peak of a ps may grow, whatever is sent to it: four attackers here prove the token, and then may have
-a meta of 16 MB and the text in it under way."""
+"""KiB by which the peak of a ps may grow, whatever is sent to it: four attackers here prove the token; each may
+then have a meta of 16 MB and the text in it under way."""
 
 
 def peak(process):
@@ -95,7 +95,10 @@ def test_an_honest_worker_is_answered_whatever_others_send(job):
     counts = {}
     for attacker in attackers:
         counts[type(attacker).__name__] = counts.get(type(attacker).__name__, 0) + attacker.count
-    keep("attacks", {**counts, "grown_kib": max(grown), "bound_kib": MEMORY, "longest_gap_seconds": watched.longest})
+    keep(
+        "attacks",
+        {**counts, "grown_kib": max(grown), "bound_kib": MEMORY, "longest_gap_seconds": round(watched.longest, 2)},
+    )
 
 
 def test_connections_that_say_nothing_are_closed_and_cost_nothing(job):

@@ -112,14 +112,13 @@ def test_times_that_are_none_are_refused_and_leave_nothing(times):
     assert "worker 0" in profile.table()
 
 
-def test_the_memory_of_a_ps_is_what_it_told_last(tmp_path):
+def test_the_newest_of_a_replica_is_what_it_told_last():
     profile = Profile()
-    assert profile.memory(0) == 0
+    assert profile.newest("ps", 0) == {}
     for second in (1, 2):
         profile.take("ps", 0, {**ps(second, second, 0.1), "memory": 1000.0 * second})
-    assert (profile.memory(0), profile.memory(1)) == (2000, 0)
-    profile.take("ps", 1, ps(1, 1, 0.1))
-    assert profile.memory(1) == 0, "a ps that does not know"
+    assert (profile.newest("ps", 0)["memory"], profile.newest("ps", 1)) == (2000, {})
+    assert [len(kept) for kept in profile.of_workers([0]).values()] == [0]
 
 
 def test_resident_memory_is_read_from_the_system(tmp_path):

@@ -14,12 +14,13 @@ from certificates import NAME, authority, encrypted_key, files, tls
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from wire_peers import TOKEN, Echo, Stepped, channel_over, ended, frame, frame_of, served
 
+from tfleet.spec.environment import TLS_VARIABLES
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.wire import client
 from tfleet.wire.client import ConnectionLost
 from tfleet.wire.frames import HEADER, MAGIC, VERSION, Kind, pack_header, unpack_json
-from tfleet.wire.secure import tls_of
+from tfleet.wire.secure import tls_of, tls_of_environment
 from tfleet.wire.server import SILENT_LIMIT, SILENT_SECONDS
 from tfleet.wire.tls import Tls
 
@@ -109,6 +110,18 @@ def test_a_certificate_for_servers_only_is_told(tmp_path, monkeypatch):
 def test_fields_that_need_each_other_come_together(given):
     with pytest.raises(WrongInput, match=r"tls_cert, tls_key and tls_ca(?:: give them too| go together: give tls_)"):
         JobSpec.parse({"task": "mnist", **dict.fromkeys(given, "x")})
+
+
+def test_the_environment_names_files_that_are_elsewhere_on_another_machine():
+    here, elsewhere = files(), {**files(), "tls_cert": "/elsewhere", "tls_key": "/elsewhere"}
+    variables = {TLS_VARIABLES[name]: path for name, path in here.items()}
+    assert tls_of(spec(**elsewhere), environ=variables)
+    assert tls_of_environment({}) is None
+    assert tls_of_environment(variables)
+    with pytest.raises(WrongInput, match=r"go together: set TFLEET_TLS_KEY and TFLEET_TLS_CA too, or unset all of"):
+        tls_of_environment({"TFLEET_TLS_CERT": "/x"})
+    with pytest.raises(WrongInput, match="tls_cert /elsewhere cannot be read"):
+        tls_of(spec(**elsewhere), environ={})
 
 
 # Who is let in, and what both sides say.

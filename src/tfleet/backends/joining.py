@@ -14,21 +14,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfleet import __version__
-from tfleet.backends.kubernetes.handle import is_handle
+from tfleet.backends.kubernetes.handle import Handle, is_handle
 from tfleet.backends.replicas import tuning
 from tfleet.server import control
-from tfleet.spec.environment import TOKEN, TOKEN_FILE, VARIABLES, is_address
+from tfleet.spec.environment import TLS_VARIABLES, TOKEN, TOKEN_FILE, VARIABLES, is_address
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import OVER, RunDir
 from tfleet.tasks.names import check_name
+from tfleet.version import __version__
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
 from tfleet.wire.frames import ProtocolError
+from tfleet.wire.secure import tls_of, tls_of_environment
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 AGAIN = 0.5
 """Seconds between two questions to a job that is starting."""
@@ -56,7 +60,8 @@ class Seat:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Returns the environment of the worker: `environ` without what is another replica's, or secret."""
-        kept = {name: value for name, value in environ.items() if name not in VARIABLES}
+        tls = TLS_VARIABLES.values()
+        kept = {name: value for name, value in environ.items() if name not in VARIABLES or name in tls}
         return {**kept, **tuning("worker", self.spec), TOKEN_FILE: str(self.run.token_file)}
 
 
@@ -84,8 +89,12 @@ def find_seat(
         WrongInput: when this process cannot take part, as things are; the job has not noticed.
     """
     address, own = _target(target, run_dir)
-    token = find_token(token_file, environ, own)
-    answer, waiting = _ask(address, token), False
+    token, tls = find_token(token_file, environ, own), _tls(own, environ)
+    if tls and address.path:
+        raise WrongInput(
+            f"TLS does nothing at {address}, which no network reaches; leave the TLS flags and variables out"
+        )
+    answer, waiting = _ask(address, token, tls), False
     _check_version(str(answer["version"]))
     end = clock() + JobSpec.model_fields["join_timeout"].default
     while not answer["ready"]:
@@ -95,9 +104,9 @@ def find_seat(
             waiting = True
             tell("the job is starting: waiting until it trains")
         sleep(AGAIN)
-        answer = _ask(address, token)
+        answer = _ask(address, token, tls)
     run = _seen(own, str(answer["run_dir"]), address, token)
-    return Seat(str(address), run, _possible(run))
+    return Seat(str(address), run, _possible(run, environ))
 
 
 def find_token(token_file: str, environ: Mapping[str, str], run: RunDir | None) -> bytes:
@@ -125,8 +134,9 @@ def find_token(token_file: str, environ: Mapping[str, str], run: RunDir | None) 
 def _target(target: str, run_dir: str) -> tuple[Address, RunDir | None]:
     """Returns the address of ps 0, and the run directory as far as the user has named it."""
     if is_handle(target):
+        at = Handle.parse(target)
         raise WrongInput(
-            f"a job on a cluster is not joined by hand; 'tfleet scale {target} --workers N' gives it more workers"
+            f"a job on a cluster is not joined by hand; 'tfleet scale {at} --workers N' gives it more workers"
         )
     if is_address(target):
         return Address.parse(target), RunDir.existing(run_dir) if run_dir else None
@@ -141,9 +151,14 @@ def _target(target: str, run_dir: str) -> tuple[Address, RunDir | None]:
     return control.endpoint(run)[0], run
 
 
-def _ask(address: Address, token: bytes) -> dict[str, Any]:
+def _tls(run: RunDir | None, environ: Mapping[str, str]) -> Tls | None:
+    """Returns the certificates: those that the environment names, else those of the job, where its folder is known."""
+    return tls_of(JobSpec.load(run.job_file), environ=environ) if run else tls_of_environment(environ)
+
+
+def _ask(address: Address, token: bytes, tls: Tls | None) -> dict[str, Any]:
     try:
-        return control.call(address, token, "invitation")
+        return control.call(address, token, "invitation", tls=tls)
     except ConnectionLost as error:
         raise WrongInput(
             f"{error}; see by 'tfleet status RUN' that the job runs, and where it may be joined: "
@@ -176,9 +191,10 @@ def _seen(own: RunDir | None, told: str, address: Address, token: bytes) -> RunD
     return run
 
 
-def _possible(run: RunDir) -> JobSpec:
-    """Returns the job, when its task's file and its data are on this machine."""
+def _possible(run: RunDir, environ: Mapping[str, str]) -> JobSpec:
+    """Returns the job, when its task's file, its data and its certificates are on this machine."""
     spec = JobSpec.load(run.job_file)
+    tls_of(spec, environ=environ)
     check_name(spec.task)
     if spec.data_dir and not Path(spec.data_dir).is_dir():
         raise WrongInput(f"the job's data folder {spec.data_dir} is not there on this machine; mount or copy it there")

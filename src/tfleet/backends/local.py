@@ -11,7 +11,7 @@ from tfleet.backends.base import Backend, Plan
 from tfleet.backends.local_job import LocalJob, StartedJob
 from tfleet.backends.ports import require_free
 from tfleet.backends.processes import Children
-from tfleet.backends.replicas import LOOPBACK, CommandBuilder, Replicas, replica_command
+from tfleet.backends.replicas import AUTO, CommandBuilder, Replicas, replica_command
 from tfleet.backends.trace import Trace
 from tfleet.backends.upkeep import Upkeep
 from tfleet.spec.environment import UNIX
@@ -54,9 +54,9 @@ class LocalBackend(Backend):
         if spec.tls_cert and replicas.ps_hosts[0].startswith(UNIX):
             raise WrongInput(
                 "--tls-cert does nothing on one machine, where replicas talk by Unix sockets that no network reaches; "
-                "leave the TLS flags out, or add --tcp"
+                "leave the TLS flags out, or add --tcp or --listen"
             )
-        tls_of(spec, f"{LOOPBACK}:1")
+        tls_of(spec, replicas.ps_hosts[0].replace(AUTO, ":1"))
         return Plan(spec, run.path, resume, tuple(replicas.all(resume)))
 
     def start(self, plan: Plan) -> StartedJob:

@@ -178,7 +178,9 @@ def _measures(status: Mapping[str, Any], losses: Sequence[float]) -> Text:
         add("epoch", str(epoch_now(status)))
     add("time", duration(status.get("training_elapsed", status.get("elapsed", 0.0))))
     if status.get("bottleneck"):
-        text.append(str(status["bottleneck"]), style="yellow")
+        text.append(f"{status['bottleneck']}   ", style="yellow")
+    if straggler := status.get("straggler"):
+        text.append(str(straggler["text"]), style="yellow")
     return text
 
 

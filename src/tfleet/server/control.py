@@ -46,6 +46,16 @@ def request_scale(run: RunDir, workers: int) -> None:
     _ask(run, "scale", workers=workers)
 
 
+def request_remark(run: RunDir, text: str) -> None:
+    """Has the status of a running job tell something; does not wait for a ps 0 that is not there.
+
+    Raises:
+        WrongInput: when no job runs there.
+        ConnectionLost: when ps 0 does not answer.
+    """
+    _ask(run, "remark", patience=0.0, timeout=1.0, text=text)
+
+
 def endpoint(run: RunDir) -> tuple[Address, bytes]:
     """Returns the address of ps 0 and the token of a job that runs on this machine.
 
@@ -80,8 +90,8 @@ def call(
         address: of ps 0.
         token: of the job.
         name: `end` (how, reason), `scale` (workers), `commit` (answers once what there is now is committed), `fail`
-            (message, exit_code), `spent` (index, reason: of a worker that will not be started again), or `invitation`
-            (answers what a worker that wants to join has to know).
+            (message, exit_code), `remark` (text), `spent` (index, reason: of a worker that will not be started again),
+            or `invitation` (answers what a worker that wants to join has to know).
         tls: certificates; None: the job has no TLS.
         patience: seconds to find ps 0.
         timeout: seconds that it has to answer.

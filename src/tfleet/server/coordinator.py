@@ -6,7 +6,8 @@ files of their own, as parts that share this object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfleet.checkpoint.errors import none_readable
@@ -43,6 +44,8 @@ from tfleet.wire.server import Connection
 
 SERVE_EVERY = 0.05
 """Seconds between two looks at the workers that wait, for leases that have become overdue."""
+FENCED = 20
+"""Lost members that the status tells of."""
 
 
 class Coordinator:
@@ -59,6 +62,8 @@ class Coordinator:
         profile: where the time goes.
         staleness: of the parameters that gradients were computed from.
         events: where ps 0 tells what it does.
+        counts: of what happened in this and earlier generations; see `tfleet.server.status`.
+        fenced: the last members that were lost: role, index, number, generation, time and why.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -108,6 +113,8 @@ class Coordinator:
         self.training_started: float | None = None
         self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
+        self.counts = Counter(self.history.counts)
+        self.fenced: deque[Mapping[str, Any]] = deque(self.history.fenced, maxlen=FENCED)
         self.members = Members()
         self.profile = Profile()
         self.staleness = Staleness()
@@ -151,6 +158,16 @@ class Coordinator:
     def step(self) -> int:
         """The global step."""
         return self.ledger.step if self.ledger else 0
+
+    @property
+    def epoch(self) -> float:
+        """Unix time at which the loop's time is 0."""
+        return self.clock() - self.loop.now()
+
+    def why_out(self, generation: int, number: int) -> str:
+        """Returns why a member of a generation was dropped, or the empty string."""
+        of = generation, number
+        return next((str(row["why"]) for row in self.fenced if (row["generation"], row["number"]) == of), "")
 
     @property
     def told_step(self) -> int:
@@ -357,6 +374,10 @@ class Coordinator:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
         self.events.add("out", member.number, member.role, member.index, state)
+        if state == "lost":
+            self.counts["fenced"] += 1
+            who = {"role": member.role, "index": member.index, "number": member.number, "generation": self.generation}
+            self.fenced.append({**who, "time": round(self.clock(), 3), "why": why})
         self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:
@@ -377,7 +398,7 @@ class Coordinator:
 
     def _release(self, member: Member) -> None:
         if self.ledger:
-            self.ledger.give_back(member.number)
+            self.counts["given_back"] += self.ledger.give_back(member.number)
             self.ending.given_back()
         for part in (self.starting, self.evaluating, self.ending, self.local_steps):
             part.release(member)

@@ -191,4 +191,6 @@ class Ending:
             raise WrongInput(f"{call.caller.role} {call.caller.index} was not asked to finalise the job")
 
     def _outcome(self, call: Call) -> None:
-        call.reply(self.over or {"phase": self._job.phase})
+        job, values = self._job, call.values
+        why = job.why_out(int(values.get("generation", 0)), int(values.get("member", 0)))
+        call.reply(self.over or {"phase": job.phase, "why": why})

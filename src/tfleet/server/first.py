@@ -11,7 +11,7 @@ from tfleet.server.process import Parts, Process, on_signal, write_status
 from tfleet.server.watch import Watch
 from tfleet.spec.errors import ExitCode
 from tfleet.spec.lifeline import watch_lifeline
-from tfleet.spec.rundir import RunDir
+from tfleet.spec.rundir import OVER, RunDir, utc
 from tfleet.wire.address import Address
 from tfleet.wire.loop import Loop
 
@@ -39,6 +39,9 @@ class FirstPs(Process):
         super().__init__(0, run)
         self._resume = resume
         self._status: dict[str, Any] = run.status() if resume else {}
+        if self._status and self._status["phase"] not in OVER:
+            why = f"ps 0 is lost: nothing was heard of it since {utc(float(self._status['updated']))}"
+            self._status["notes"] = [*self._status["notes"], f"{why}; everybody goes back to the last commit"]
         self._http: StatusServer | None = None
         self._loop: Loop | None = None
         self._job: Coordinator | None = None
@@ -77,7 +80,7 @@ class FirstPs(Process):
             history,
         )
         watch = Watch(job)
-        job.ending.on_over = self._publish
+        job.ending.on_over = job.checkpointing.on_kept = self._publish
         self._publish()
         self._open_status_port()
         parts.loop.call_every(STATUS_EVERY, self._report)

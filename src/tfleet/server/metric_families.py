@@ -39,15 +39,31 @@ def _single(status: dict[str, Any]) -> list[Metric]:
             (status.get("staleness") or {}).get("mean"),
         ),
         "tfleet_staleness_max": ("The largest such number of updates.", (status.get("staleness") or {}).get("max")),
+        "tfleet_goodput_ratio": (
+            "Steps that count over all steps, those that a rollback undid too.",
+            status["goodput"],
+        ),
+        "tfleet_commit_age_seconds": ("How long ago the last commit was made.", _age(status)),
     }
+    counts = status["counts"]
     counters = {
         "tfleet_rollbacks": ("How often everybody went back to the last commit.", status.get("rollbacks")),
         "tfleet_steps_undone": ("Steps that were lost by that.", status.get("steps_undone")),
+        "tfleet_commits": ("Commits that were made.", counts["commits"]),
+        "tfleet_commits_failed": ("Commits that could not be made.", counts["failed_commits"]),
+        "tfleet_members_fenced": ("Members that were lost: dead, or dropped as silent.", counts["fenced"]),
+        "tfleet_batches_given_back": ("Batches that those who left had not done.", counts["given_back"]),
+        "tfleet_pushes_late": ("Those of them whose worker was out of the job.", counts["late_pushes"]),
     }
     return [
         *(GaugeMetricFamily(name, text, value) for name, (text, value) in gauges.items() if value is not None),
         *(CounterMetricFamily(name, text, value) for name, (text, value) in counters.items() if value is not None),
     ]
+
+
+def _age(status: dict[str, Any]) -> float | None:
+    commit = status.get("last_commit")
+    return max(0.0, status["updated"] - commit["time"]) if commit else None
 
 
 def _values(name: str, text: str, values: dict[str, float]) -> Metric:
@@ -62,12 +78,24 @@ def _replicas(status: dict[str, Any]) -> list[Metric]:
         "tfleet_restarts", "How often the backend started a replica again in place.", labels=["role", "index"]
     )
     memory = GaugeMetricFamily("tfleet_ps_memory_bytes", "Resident memory of a ps.", labels=["index"])
+    updates = CounterMetricFamily("tfleet_ps_updates", "Pushes that a ps has taken.", labels=["index"])
+    queue = CounterMetricFamily(
+        "tfleet_ps_queue_seconds", "Time that pushes waited at a ps for their turn.", labels=["index"]
+    )
     missing = 0
     for row in status.get("ps", []):
         restarts.add_metric(["ps", str(row["index"])], row["restarts"])
         missing += row["state"] == "missing"
         if row.get("memory"):
             memory.add_metric([str(row["index"])], row["memory"])
+            updates.add_metric([str(row["index"])], row["updates"])
+            queue.add_metric([str(row["index"])], row["queue_seconds"])
     for row in status["members"]:
         restarts.add_metric([row["role"], str(row["index"])], row.get("restarts", 0))
-    return [restarts, memory, GaugeMetricFamily("tfleet_ps_missing", "Parameter servers that are not there.", missing)]
+    slow = GaugeMetricFamily(
+        "tfleet_straggler_ratio", "Step of a worker that is much slower than the others, over theirs.", labels=["index"]
+    )
+    if straggler := status["straggler"]:
+        slow.add_metric([str(straggler["worker"])], straggler["ratio"])
+    absent = GaugeMetricFamily("tfleet_ps_missing", "Parameter servers that are not there.", missing)
+    return [restarts, memory, updates, queue, absent, slow]

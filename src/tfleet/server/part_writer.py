@@ -13,6 +13,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.server import background
 from tfleet.server.listener import Reply
 from tfleet.server.partition import Partition
+from tfleet.spec.errors import out_of_memory
 from tfleet.wire.loop import Loop
 
 
@@ -68,8 +69,13 @@ class PartWriter:
 
     def write(self, number: int, generation: int, partition: Partition) -> None:
         """Copies the partition for a commit of this number, and writes the copy in a thread."""
-        parameters, slots, iterations = partition.copy()
-        catch_up = partition.catch_up()
+        try:
+            parameters, slots, iterations = partition.copy()
+            catch_up = partition.catch_up()
+        except MemoryError as error:  # as a full disk: the commit before is as good as it was
+            why = out_of_memory("this ps", error, "give more ps, or more memory, for the copy of a commit")
+            self._written[number] = ({"error": why}, None)
+            return
         low, high = partition.low, partition.high
 
         def work() -> Part:

@@ -24,6 +24,8 @@ class Presence:
             member.seen = job.loop.now()
             if "times" in call.values:
                 job.profile.take(member.role, member.index, call.values["times"])
+            for text in call.values.get("remarks", ()):
+                job.note_once(str(text))
             if call.values.get("draining") and not member.draining:
                 member.draining = True
                 job.serve_parked()

@@ -61,6 +61,7 @@ class PsReplica(Handler):
         restarts: how often the backend has started this ps again.
         heard: when the coordinator was last heard of, in the loop's time.
         owns_thread: whether the loop's thread is this ps's alone, to be set up for nothing but updates.
+        late: pushes that were refused, because their worker is out of the job.
         times: of pushes: from being ready to its turn, the update, and all that follows.
         events: where it tells what it does.
     """
@@ -70,6 +71,7 @@ class PsReplica(Handler):
         self.restarts = restarts
         self.heard = loop.now()
         self.owns_thread = False
+        self.late = 0
         self.times = Times("queue", "update", "answer")
         self.events = Events()
         self.generation = 0
@@ -207,6 +209,7 @@ class PsReplica(Handler):
             "wall": time.monotonic(),
             "cpu": time.process_time(),
             "memory": resident_bytes(),
+            "late": self.late,
         }
 
     def fenced(self, member: int | None) -> bool:
@@ -333,6 +336,7 @@ class PsReplica(Handler):
         self._receiving.pop(push.member, None)
         self.partition.stage(self._rows.take(push.member, push.sequence))
         if self._refused(connection, push):
+            self.late += 1
             self._pool.give(payload)
             self.partition.stage(None)
             self.answer(connection, Take(self.generation, 0, Order.REJOIN, ()), None)

@@ -30,10 +30,12 @@ class Scaling:
 
     Attributes:
         wanted: number of workers.
+        asked: how often somebody has asked, so that whoever starts workers sees that the same number was asked again.
     """
 
     def __init__(self, job: Coordinator) -> None:
         self.wanted = job.history.workers_wanted or job.spec.workers
+        self.asked = job.history.workers_asked
         self.calls: Calls = {"scale": self._scale, "spent": self._spent}
         self._job = job
         self._given_up: set[int] = set()
@@ -54,6 +56,7 @@ class Scaling:
         if workers != self.wanted:
             job.note(f"scaled from {self.wanted} to {workers} workers")
         self.wanted = workers
+        self.asked += 1
         call.reply({"workers": workers})
 
     def _spent(self, call: Call) -> None:

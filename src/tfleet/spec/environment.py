@@ -37,6 +37,17 @@ RENDEZVOUS = "TFLEET_RENDEZVOUS"
 POD_IP = "TFLEET_POD_IP"
 """Address of this pod, which the ps announce: names of pods that come back elsewhere are known late."""
 
+TLS_VARIABLES = {
+    "tls_cert": "TFLEET_TLS_CERT",
+    "tls_key": "TFLEET_TLS_KEY",
+    "tls_ca": "TFLEET_TLS_CA",
+    "tls_server_name": "TFLEET_TLS_SERVER_NAME",
+}
+"""Name the files for TLS where they are not those of the job file: of a worker on another machine than the job's."""
+
+GRACE = "TFLEET_GRACE_SECONDS"
+"""Seconds that this pod has between SIGTERM and SIGKILL; not set: 30, as Kubernetes gives where nobody says."""
+
 EVENTS = "TFLEET_EVENTS"
 """Names a folder in which every ps tells what it does, event by event; not set: nowhere. Launchers hand it on."""
 
@@ -53,6 +64,8 @@ VARIABLES = (
     JOB_FILE,
     RENDEZVOUS,
     POD_IP,
+    *TLS_VARIABLES.values(),
+    GRACE,
 )
 """Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
 
@@ -180,6 +193,18 @@ def restarts_of(environ: Mapping[str, str]) -> int:
     if not (text.isascii() and text.isdigit()):
         raise WrongInput(f"{RESTARTS} is {text!r}, which is no count; unset it, only a launcher sets it")
     return int(text)
+
+
+def grace_of(environ: Mapping[str, str]) -> float:
+    """Returns the seconds that this pod has between SIGTERM and SIGKILL.
+
+    Raises:
+        WrongInput: when the variable holds no such number.
+    """
+    text = environ.get(GRACE, "30")
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise WrongInput(f"{GRACE} is {text!r}; give the whole seconds of the pod's terminationGracePeriodSeconds")
+    return float(text)
 
 
 def is_address(text: str) -> bool:

@@ -14,13 +14,14 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfleet import __version__
 from tfleet.spec.errors import WrongInput
+from tfleet.version import __version__
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
@@ -137,6 +138,11 @@ class RunDir:
     def launcher_log(self) -> Path:
         """What the launcher of a detached job would have shown on a terminal."""
         return self.logs / "launcher.log"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Keeps some room on the disk, for the status of a job whose disk is full."""
+        return self.private / "reserve"
 
     def log(self, role: str, index: int) -> Path:
         """Returns the log of one replica."""
@@ -258,6 +264,11 @@ def outcome_of(status: Mapping[str, Any], generation: int) -> int | None:
         return None
     code = status.get("exit_code")
     return 1 if code is None else int(code)
+
+
+def utc(seconds: float) -> str:
+    """Writes a Unix time as people read it in notes, whose readers may be in another time zone than the job."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from tfleet.spec.importing import quick_imports
 
 with quick_imports():
     from tfleet.spec.leaving import leave
+    from tfleet.spec.output import never_fail_to_print
     from tfleet.spec.rundir import RunDir
     from tfleet.worker.process import main
 
@@ -22,5 +23,6 @@ if __name__ == "__main__":
     which.add_argument("--join", default="", metavar="ADDRESS")
     parser.add_argument("--run-dir", required=True)
     arguments = parser.parse_args()
+    never_fail_to_print()
     role, run = "evaluator" if arguments.evaluator else "worker", RunDir.at(arguments.run_dir)
     leave(main(role, arguments.index, run, arguments.join))

@@ -26,7 +26,7 @@ from tfleet.strategies.rows import RowExchange
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
 from tfleet.wire.secure import tls_of
-from tfleet.worker.session import Session, guarded
+from tfleet.worker.session import Session, guarded, short_of_memory
 
 if TYPE_CHECKING:
     from tfleet.worker.built import Built
@@ -63,7 +63,7 @@ class WorkerProcess:
         self._spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
         self._first = address or _first_of(os.environ)
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
-        self._tls = tls_of(self._spec)
+        self._tls = tls_of(self._spec, environ=os.environ)
         self._draining = threading.Event()
         self._training = False
         self._generation = 0
@@ -122,7 +122,7 @@ class WorkerProcess:
             outcome = session.outcome() if session else {}
             if "exit_code" in outcome:
                 return int(outcome["exit_code"])
-            why = str(error) or "it was out of the job"
+            why = outcome.get("why") or str(error) or "it was out of the job"
             print(f"tfleet: {self._role} {self._index} joins again: {why}", flush=True)
             return None
         finally:
@@ -214,6 +214,9 @@ def main(role: str, index: int, run: RunDir, address: str = "") -> int:
     except TfleetError as error:
         print(f"tfleet: {error}", file=sys.stderr, flush=True)
         return int(error.exit_code)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if short := short_of_memory(f"{role} {index}", error):
+            print(f"tfleet: {short}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         return ExitCode.FAILED

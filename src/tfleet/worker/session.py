@@ -7,10 +7,11 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
 from tfleet.spec.times import Times
 from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
@@ -108,7 +109,7 @@ class Session:
             return {}
         try:
             channel.set_timeout(5.0)
-            return channel.call("outcome")[0]
+            return channel.call("outcome", member=self.member, generation=self.generation)[0]
         except TfleetError:
             return {}
         finally:
@@ -142,6 +143,7 @@ class Heart:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
+        self._remarks: deque[str] = deque(maxlen=5)
         self.times = Times("data", "gradient", "exchange")
         self._channel = channel
         self._member = member
@@ -149,6 +151,11 @@ class Heart:
         self._draining = draining
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def remark(self, text: str) -> None:
+        """Has the user told something with the next beat; may be called while an exchange is under way."""
+        print(f"tfleet: {text}", flush=True)
+        self._remarks.append(text)
 
     def stop(self) -> None:
         """Ends the beats."""
@@ -158,8 +165,13 @@ class Heart:
         known = True
         try:
             while known and not self.over and not self._stopped.wait(BEAT_EVERY):
+                remarks = [self._remarks.popleft() for _ in range(len(self._remarks))]
                 answer, _ = self._channel.call(
-                    "beat", member=self._member, draining=self._draining.is_set(), times=self.times.to_json()
+                    "beat",
+                    member=self._member,
+                    draining=self._draining.is_set(),
+                    times=self.times.to_json(),
+                    remarks=remarks,
                 )
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
                 self.over, known = answer["over"], bool(answer["known"])
@@ -192,5 +204,13 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        session.first.call("leave", reason=f"a worker ended: {text[:300]}")
+        session.first.call("leave", reason=short_of_memory("a worker", error) or f"a worker ended: {text[:300]}")
         raise
+
+
+def short_of_memory(who: str, error: Exception) -> str:
+    """Returns a sentence where memory is what an error is about, else the empty string."""
+    # TensorFlow's own error is known by its name: this file can do without TensorFlow.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return out_of_memory(who, error, "take a smaller batch_size, fewer replicas on this machine, or more memory")
+    return ""
