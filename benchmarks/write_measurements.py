@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import HERE, RESULTS
+from render_protocol import protocol_section
 from render_sparse import sparse_section
 from render_strategies import strategies_section
 
@@ -370,6 +371,7 @@ SECTIONS = {
     "figures": figures_section,
     "kubernetes": kubernetes_section,
     "images": built_images_section,
+    "chaos_protocol": lambda result: protocol_section(result, origin(result)),
     "tuning": tuning_section,
 }
 

@@ -114,6 +114,8 @@ class Protocol(RuleBasedStateMachine):
             if len(self.reference.task.keys) < MARKS - 200:
                 self.act(rng.randrange(9), lambda p: p.idle and p.leases, lambda p: p.begin(self.reference))
             self.act(rng.randrange(9), lambda p: p.can_act and p.unsent, lambda p: p.send_one(rng.randrange(9)))
+            if rng.random() < 0.1:
+                self.act(rng.randrange(9), lambda p: p.can_act and p.last, lambda p: p.again(rng.randrange(9)))
             for _ in range(rng.randrange(6)):
                 self.step()
 
