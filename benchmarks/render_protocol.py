@@ -36,8 +36,8 @@ ROWS = {
     "silent": (
         "Real ps: connections that say nothing",
         "{connections:,} connections",
-        "at most {most_open:,} descriptors of a ps open at once; it grew by {grown_mb:.1f} MiB; the honest worker never "
-        "waited more than {longest_gap_seconds:g} s",
+        "at most {most_open:,} descriptors of a ps open at once; it grew by {grown_mb:.1f} MiB; the honest worker "
+        "never waited more than {longest_gap_seconds:g} s",
     ),
     "state_machine_wide": (
         "The protocol as a state machine against a plain reference",
@@ -50,7 +50,8 @@ ROWS = {
         "all hold, through {removed:,} lost workers, {rollbacks:,} rollbacks, {commits:,} commits",
     ),
     "sync_simulated": (
-        "Schedules against sync in simulation: holder of the oldest batch killed or stopped, workers join and leave, ps die",
+        "Schedules against sync in simulation: the holder of the oldest batch killed or stopped, workers that join and "
+        "leave, ps that die",
         "{schedules:,} schedules",
         "all end, within the bound of the undisturbed run; {copies:,} backup copies, {rollbacks:,} rollbacks",
     ),
@@ -74,15 +75,12 @@ def protocol_section(result: dict[str, Any], origin: str) -> str:
         figures = result["figures"].get(name)
         if figures is None:
             continue
-        values = {
-            **figures,
-            **{f"{k}_mb": figures[f"{k}_kib"] / 1024 for k in ("grown", "bound") if f"{k}_kib" in figures},
-        }
-        rows += (
-            f"| {' | '.join(text.format(**values) for text in texts)} | {figures['date']}, seed {figures['seed']} |\n"
-        )
+        mebibytes = {f"{k}_mb": figures[f"{k}_kib"] / 1024 for k in ("grown", "bound") if f"{k}_kib" in figures}
+        cells = [text.format(**figures, **mebibytes) for text in texts]
+        rows += f"| {' | '.join(cells)} | {figures['date']}, seed {figures['seed']} |\n"
     return (
-        "\n## Faults against the protocol\n\nWhat the tests of `tests/chaos` did to ps, commits, frames and schedules when "
-        "they were asked for much (`CHAOS_LONG=1 CHAOS_RESULTS=1`); what they found wrong is mended, and has a test.\n\n"
+        "\n## Faults against the protocol\n\nWhat the tests of `tests/chaos` did to ps, commits, frames and schedules "
+        "when they were asked for much (`CHAOS_LONG=1 CHAOS_RESULTS=1`); what they found wrong is mended, and has a "
+        "test.\n\n"
         f"| what | how much | what came of it | when |\n| --- | --- | --- | --- |\n{rows}{origin}"
     )

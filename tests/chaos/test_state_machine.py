@@ -105,10 +105,14 @@ class Protocol(RuleBasedStateMachine):
 
     # What workers do.
 
-    @rule(seed=any_number, count=st.integers(1, 40))
-    def work(self, seed, count):
+    @rule(seed=any_number, count=st.integers(10, 40), wake=st.booleans())
+    def work(self, seed, count, wake):
         """Everybody does what is sensible, and things happen meanwhile."""
         self.fleet.random = rng = random.Random(seed)
+        for puppet in self.puppets if wake else ():
+            puppet.stopped = False
+        for index in range(2):
+            self.join(index)
         for _ in range(count):
             self.act(rng.randrange(9), lambda p: p.idle and not p.leases, lambda p: p.pull())
             if len(self.reference.task.keys) < MARKS - 200:
@@ -216,6 +220,12 @@ class Protocol(RuleBasedStateMachine):
                 self.reference.end()
             shutil.rmtree(self.folder)
 
+    def ready_to_end(self):
+        """Whether ps 0 is there to be told so, with somebody to do the rest."""
+        job, waiting = self.fleet.job, self.fleet.soon or self.fleet._ended
+        trains = job.phase in ("training", "finalising") and job.members.workers
+        return job.ending.over or (trains and not waiting and not any(p.dead for p in self.fleet.processes))
+
     def finish(self):
         """Whatever was: once nobody is hindered any more, the job ends."""
         fleet = self.fleet
@@ -225,8 +235,7 @@ class Protocol(RuleBasedStateMachine):
             fleet.kill(puppet)
         fleet.workers += [Worker(index, "worker", fleet) for index in range(2)]
         if fleet.job.ending.over is None:
-            ready = ("training", "finalising")
-            fleet.run(until=lambda: fleet.job.ending.over or (fleet.job.phase in ready and fleet.job.members.workers))
+            fleet.run(until=self.ready_to_end)
             fleet.job.ending.ask("stop", "") if not fleet.job.ledger.total else None
         fleet.run(limit=60_000)
         self.reference.look()
