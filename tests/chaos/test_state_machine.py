@@ -38,6 +38,8 @@ any_number = st.integers(0, 1 << 16)
 class Protocol(RuleBasedStateMachine):
     """A job and what befalls it."""
 
+    endless = False
+
     def __init__(self):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="tfleet-machine-")
@@ -52,7 +54,7 @@ class Protocol(RuleBasedStateMachine):
         seed=any_number,
     )
     def begin(self, ps, strategy, steps, workers, seed):
-        task = Marked(ps)
+        task, steps = Marked(ps), 0 if self.endless else steps
         self.reference = Reference(task)
         spec = {"ps": ps, "strategy": strategy, "steps": steps, "workers": workers, "peer_timeout": PEER_TIMEOUT}
         self.fleet = self.reference.fleet = Fleet(self.folder, task, seed, watch=True, **spec)
@@ -255,14 +257,23 @@ class Protocol(RuleBasedStateMachine):
         COUNTS["pushes"] += len(self.reference.task.keys)
 
 
-@pytest.mark.parametrize(("name", "machines", "depth"), [("wide", MACHINES, DEPTH), ("deep", DEEP_MACHINES, DEEP)])
-def test_the_protocol_does_what_a_plain_reference_says(monkeypatch, name, machines, depth):
+class Endless(Protocol):
+    """The same, where nothing ends before the end."""
+
+    endless = True
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "machines", "depth"),
+    [(Protocol, "wide", MACHINES, DEPTH), (Endless, "deep", DEEP_MACHINES, DEEP)],
+)
+def test_the_protocol_does_what_a_plain_reference_says(monkeypatch, machine, name, machines, depth):
     COUNTS.update(dict.fromkeys(COUNTS, 0))
     if depth > 500:  # hypothesis cuts short what draws more than this
         for module in (engine, stateful):
             monkeypatch.setattr(module, "BUFFER_SIZE", 1 << 20)
     run_state_machine_as_test(
-        Protocol,
+        machine,
         settings=settings(
             max_examples=machines,
             stateful_step_count=depth,
