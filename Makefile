@@ -6,7 +6,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-CLUSTER_TESTS := tests/e2e tests/chaos
+CLUSTER_TESTS := tests/e2e
 CODE := src tests benchmarks examples docs tools
 
 # What pip installs depends on these two files only: the source is installed as a link to this folder.
@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev demo test check format e2e bench bench-torch bench-tune images docs reference constraints clean
+.PHONY: help venv dev demo test check format e2e chaos bench bench-torch bench-tune images docs reference constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,26 @@ format: $(VENV)/.stamp-dev ## put the code into the one format
 
 e2e: $(VENV)/.stamp-dev ## run the tests on a cluster of two nodes; needs root and ../shared/cluster
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+# The whole takes hours: 200 schedules, a soak of 30 minutes, and the tests of tests/chaos at their full length.
+# `make chaos CHAOS_SCHEDULES=5 CHAOS_SEED=7` takes minutes: fewer than 200 schedules make all the rest short too.
+CHAOS_SCHEDULES ?= 200
+CHAOS_SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+CHAOS_LONG ?= $(shell [ $(CHAOS_SCHEDULES) -ge 200 ] && echo 1 || echo 0)
+CHAOS_SOAK_MINUTES ?= $(if $(filter 1,$(CHAOS_LONG)),30,1.5)
+CHAOS_KILLS_TIMED ?= $(if $(filter 1,$(CHAOS_LONG)),5,1)
+
+chaos: export CHAOS_LONG := $(CHAOS_LONG)
+chaos: export CHAOS_SEED := $(CHAOS_SEED)
+chaos: $(VENV)/.stamp-dev ## kill, stop, cut off, fill up: random faults against real jobs; root fills disks too
+	@echo "make: CHAOS_SEED=$(CHAOS_SEED)"
+	code=0; \
+	$(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS) || code=1; \
+	$(BIN)/python benchmarks/recovery.py --repeats $(CHAOS_KILLS_TIMED) || code=1; \
+	$(BIN)/python benchmarks/chaos.py --schedules $(CHAOS_SCHEDULES) --seed $(CHAOS_SEED) || code=1; \
+	$(BIN)/python benchmarks/soak.py --minutes $(CHAOS_SOAK_MINUTES) --seed $(CHAOS_SEED) || code=1; \
+	$(BIN)/python benchmarks/write_measurements.py || code=1; \
+	exit $$code
 
 # Quiet, with 2 cores: half an hour with these. ParameterServerStrategy takes part at 100 units only.
 REPEATS ?= 5

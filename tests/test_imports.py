@@ -70,6 +70,23 @@ def test_the_command_line_leaves_tensorflow_out(code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.processes
+def test_a_launcher_starts_replicas_without_numpy():
+    run = "from tfleet.cli.main import run; assert run(['train', 'mnist', '--dry-run']) == 0"
+    done = python(
+        f"import sys\n{run}\nassert 'tfleet.backends.local' in sys.modules\nassert 'numpy' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_tasks_are_loaded_when_they_are_used():
+    from tfleet import tasks
+
+    assert all(getattr(tasks, name) is not None for name in tasks.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = tasks.nonsense
+
+
 def test_import_tfleet_loads_nothing_of_it():
     done = python("import sys, tfleet; print(*sorted(m for m in sys.modules if m.startswith('tfleet')))")
     assert done.stdout.split() == ["tfleet"]

@@ -1,4 +1,4 @@
-"""Writes the chart's values.schema.json and README.md, so that nothing in them is typed twice.
+"""Writes the chart's values.schema.json and README.md, and tables of values in docs, so that nothing is typed twice.
 
 The schema is `schema/values.base.json` with JobSpec's schema in the place of `job`; the README tells every value of
 values.yaml by its `# -- ` comment, and what is only in the schema by its description there.
@@ -27,6 +27,10 @@ NUMBER = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 UNSET = "unset"
 # Files for the charts of 2018 to 2020 may have keys without a value in these; the templates take those for unset.
 NULL_IS_UNSET = {"hyperparams", "limit", "request"}
+
+# Pages of docs/ with the values of some sections, between two comments.
+PAGES = {"kubernetes/monitoring.md": ("monitoring",)}
+BEGIN, END = "<!-- values: written by tools/write_chart.py -->\n", "<!-- end of values -->"
 
 HEAD = """# {name}
 
@@ -112,6 +116,7 @@ def files() -> dict[Path, str]:
     return {
         CHART / "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         CHART / "README.md": readme(),
+        **dict(pages()),
     }
 
 
@@ -339,6 +344,17 @@ def readme() -> str:
     return HEAD.format(**chart, presets=presets, unset=UNSET) + "".join(tables())
 
 
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yields each page of docs/ that shows values, with its tables written anew."""
+    known, told = schema(), values()
+    for name, sections in PAGES.items():
+        path = CHART.parents[1] / "docs" / name
+        if path.exists():
+            head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+            rows = [value for value in told if value.path[0] in sections and len(value.path) > 1]
+            yield path, f"{head}{BEGIN}\n{rows_of(rows, known)}\n{END}{rest.partition(END)[2]}"
+
+
 def first_comment(path: Path) -> str:
     """Returns the sentence in the first line of a preset."""
     return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
@@ -360,8 +376,12 @@ def tables() -> Iterator[str]:
 
 def table(title: str, text: str, rows: list[Value], known: dict[str, Any]) -> str:
     """Returns one section with its table."""
-    lines = [f"\n### {title}\n\n", f"{text}\n\n" if text else ""]
-    lines += ["| value | type | default | description |\n", "| --- | --- | --- | --- |\n"]
+    return f"\n### {title}\n\n" + (f"{text}\n\n" if text else "") + rows_of(rows, known)
+
+
+def rows_of(rows: list[Value], known: dict[str, Any]) -> str:
+    """Returns a table of values."""
+    lines = ["| value | type | default | description |\n", "| --- | --- | --- | --- |\n"]
     for row in rows:
         cells = (f"`{row.name}`", kind(lookup(known, row.path) or {}), row.default, row.description)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")

@@ -6,7 +6,7 @@ import threading
 import pytest
 from fake_jobs import FakeJob, done, status
 
-from tfleet.api.follow import Interrupts, Outcome, follow
+from tfleet.api.follow import INTERVAL, Interrupts, Outcome, follow
 from tfleet.api.places import LocalPlace
 from tfleet.api.progress import Printer
 from tfleet.spec.errors import ExitCode, Interrupted, JobFailed, WrongInput
@@ -28,8 +28,19 @@ def test_follow_shows_statuses_until_the_job_has_ended(tmp_path):
     assert job.endings == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number):
+def test_the_job_itself_knows_how_long_to_wait(tmp_path, monkeypatch):
+    job = FakeJob(tmp_path, [{}, status("training", 5), done()])
+    naps = []
+    monkeypatch.setattr(job, "wait", naps.append)
+    follow(job, Printer(print), Interrupts())
+    assert naps
+    assert set(naps) == {INTERVAL}
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number, name):
     job = FakeJob(
         tmp_path, [{}] + [status("training", n) for n in range(4)] + [status("interrupted", 4)], ExitCode(130)
     )
@@ -45,7 +56,7 @@ def test_first_signal_asks_for_a_final_commit_and_waits(tmp_path, number):
             clock=lambda: 0.0,
             sleep=lambda _: [signal.raise_signal(n) for n in naps],
         )
-    assert job.endings == [("interrupt", "interrupted by Ctrl-C")]
+    assert job.endings == [("interrupt", f"interrupted by {name}")]
     assert any("Ctrl-C again kills" in line for line in lines)
     assert outcome.code == ExitCode.INTERRUPTED
     assert signal.getsignal(number) is before

@@ -62,7 +62,9 @@ def test_no_task_is_refused():
 
 
 def test_paths_are_made_absolute(tmp_path):
-    spec = Request(task="flowers.py:task", given={"data_dir": "data"}).spec()
+    given = {"data_dir": "data", "tls_cert": "c", "tls_key": "~/k", "tls_ca": "/a"}
+    spec = Request(task="flowers.py:task", given=given).spec()
+    assert (spec.tls_cert, spec.tls_key, spec.tls_ca) == (f"{tmp_path}/c", str(Path("~/k").expanduser()), "/a")
     assert spec.task == f"{tmp_path}/flowers.py:task"
     assert spec.data_dir == f"{tmp_path}/data"
 

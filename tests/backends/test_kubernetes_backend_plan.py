@@ -31,7 +31,7 @@ def config(found):
 
 @needs_helm
 class TestKubernetesBackendConforms(BackendConformance):
-    inapplicable = ({"tcp": True},)
+    inapplicable = ({"tcp": True}, {"shared_memory": "never"}, {"listen": "10.0.0.5"})
 
     def backend(self):
         return KubernetesBackend(AT)
@@ -113,6 +113,21 @@ def test_a_tfjob_is_the_same_job():
 def test_fields_of_one_machine_are_refused():
     with pytest.raises(WrongInput, match="--tcp does nothing on kubernetes"):
         plan(tcp=True)
+    with pytest.raises(WrongInput, match=r"pods get theirs from a Secret; .* give --set tls.secretName=NAME"):
+        plan(tls_cert="/c", tls_key="/k", tls_ca="/a")
+    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
+        plan(shared_memory="never")
+
+
+@needs_helm
+def test_certificates_come_from_a_secret_that_must_be_there_or_from_cert_manager():
+    given = {"tls": {"secretName": "certificates"}}
+    found = plan(given)
+    assert "tls_server_name: digits" in config(found)["job.yaml"]
+    assert ("Secret", "certificates") in objects.needed(objects.parse(found.manifest))
+    issued = {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "company"}}}}
+    names = {name for kind, name in objects.needed(objects.parse(plan(issued).manifest)) if kind == "Secret"}
+    assert not [name for name in names if name.endswith("-tls")]
 
 
 def test_a_task_file_that_is_too_large_or_not_the_tasks_is_refused():

@@ -1,11 +1,15 @@
 """A job on Kubernetes as it is watched, over a server that stands for the API server."""
 
 import base64
+import contextlib
+from pathlib import Path
 
 import pytest
 import yaml
+from certificates import NAME, files, tls
 from fake_api_server import forbidden
 from kubernetes_objects import container, job, pod, terminated, waiting
+from wire_peers import TOKEN, served
 
 from tfleet.backends.kubernetes import helm
 from tfleet.backends.kubernetes.cluster import Cluster
@@ -227,3 +231,43 @@ def test_followed_logs_end_with_the_job_and_take_in_new_pods(cluster, found, mon
         "worker-0 | 100 %",
         "worker-0 | worker says",
     ]
+
+
+def mounted(cluster, data, server_name=NAME):
+    """Gives the job a Secret for TLS, mounted by its pods, and a service."""
+    worker = task_job("worker")
+    spec = worker["spec"]["template"]["spec"]
+    spec["containers"][0]["volumeMounts"].append({"name": "tls", "mountPath": "/etc/tfleet/tls"})
+    spec["volumes"].append({"name": "tls", "secret": {"secretName": "certificates"}})
+    fields = {"tls_cert": "/c", "tls_key": "/k", "tls_ca": "/a", "tls_server_name": server_name}
+    cluster.answers |= {
+        ("GET", JOBS): {"items": [task_job("ps"), worker]},
+        ("GET", f"{NS}/secrets/own-token"): {"data": {"token": base64.b64encode(TOKEN).decode()}},
+        ("GET", f"{NS}/secrets/certificates"): {"data": data},
+        ("GET", f"{NS}/services/j"): {"spec": {"ports": [{"name": "data", "port": 2222}]}},
+        ("GET", f"{NS}/configmaps/j"): {"data": {"job.yaml": yaml.safe_dump({"task": "mnist", **fields})}},
+    }
+
+
+def secret():
+    given = files(NAME)
+    names = {"tls.crt": "tls_cert", "tls.key": "tls_key", "ca.crt": "tls_ca"}
+    return {key: base64.b64encode(Path(given[field]).read_bytes()).decode() for key, field in names.items()}
+
+
+def test_ps_0_is_asked_by_tls_with_the_certificate_of_the_pods(cluster, found, monkeypatch):
+    mounted(cluster, secret())
+    with served("tls", tls=tls(NAME)) as (where, handler, _):
+        forward = contextlib.contextmanager(lambda *_: (yield where.port))
+        monkeypatch.setattr(found.cluster, "forward", forward)
+        found.poll()
+        found.call("echo")
+        assert len(handler.frames) == 1
+
+
+def test_a_secret_for_tls_without_all_its_files_is_told(cluster, found, monkeypatch):
+    mounted(cluster, {key: value for key, value in secret().items() if key != "ca.crt"})
+    monkeypatch.setattr(found.cluster, "forward", contextlib.contextmanager(lambda *_: (yield 1)))
+    found.poll()
+    with pytest.raises(WrongInput, match=r"the Secret certificates of .* has no ca.crt; make it anew with all three"):
+        found.call("echo")

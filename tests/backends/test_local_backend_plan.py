@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from certificates import NAME, files
 
 from tfleet.backends.local import LocalBackend
 from tfleet.spec.environment import ReplicaEnvironment
@@ -39,10 +40,33 @@ def test_sockets_are_abstract_and_belong_to_the_run_directory(tmp_path):
     assert len({*hosts[0], *hosts[1]}) == 4
 
 
+@linux
+def test_certificates_are_checked_and_refused_where_no_network_is(tmp_path):
+    good = {**files(NAME), "tls_server_name": NAME}
+    assert LocalBackend().plan(JobSpec(task="mnist", tcp=True, **good), tmp_path)
+    with pytest.raises(WrongInput, match=r"--tls-cert does nothing on one machine, .* or add --tcp"):
+        LocalBackend().plan(JobSpec(task="mnist", **good), tmp_path)
+    with pytest.raises(WrongInput, match=r"is not for 127.0.0.1; give one that has this name"):
+        LocalBackend().plan(JobSpec(task="mnist", tcp=True, **files(NAME)), tmp_path)
+
+
 def test_tcp_ports_are_left_open_in_the_plan(tmp_path):
     plan = LocalBackend().plan(JobSpec(task="mnist", tcp=True), tmp_path)
     assert plan.replicas[0].env["PS_HOSTS"] == "127.0.0.1:auto,127.0.0.1:auto"
     assert json.loads(plan.replicas[0].env["TF_CONFIG"])["cluster"]["worker"] == ["127.0.0.1:auto"] * 2
+
+
+@pytest.mark.parametrize(
+    ("listen", "hosts"),
+    [
+        ("10.0.0.5", "10.0.0.5:auto,10.0.0.5:auto"),
+        ("10.0.0.5:7000", "10.0.0.5:7000,10.0.0.5:7001"),
+        ("fd00::5", "[fd00::5]:auto,[fd00::5]:auto"),
+    ],
+)
+def test_a_job_that_may_be_joined_listens_where_it_was_told(tmp_path, listen, hosts):
+    found = LocalBackend().plan(JobSpec.parse({"task": "mnist", "listen": listen, "wire_dtype": "float16"}), tmp_path)
+    assert {replica.env["PS_HOSTS"] for replica in found.replicas} == {hosts}
 
 
 def test_threads_of_workers_follow_the_spec_and_a_ps_has_one(tmp_path):

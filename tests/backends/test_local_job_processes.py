@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from certificates import files
 
 from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
@@ -21,6 +22,7 @@ from tfleet.backends.local_job import StartedJob
 from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
+from tfleet.wire.client import ConnectionLost
 
 pytestmark = pytest.mark.processes
 FAKE = str(Path(__file__).with_name("fake_replica.py"))
@@ -114,6 +116,21 @@ def test_phases_and_exit_codes(told, code):
     assert local_job.result_of(told) == code
 
 
+def test_whoever_waits_is_woken_by_the_end_of_a_process(start):
+    job = start(workers=1, ps=1)
+    ready(job, "ps-0", "worker-0")
+    job.wait(0)
+    assert job.poll() is None
+    job.end("stop", "enough")
+    while job.poll() is None:
+        job.wait(1000.0)  # nobody would wait as long for this test
+    naps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", naps.append)
+        job.wait(0.5)
+    assert naps == [0.5]
+
+
 def test_the_run_directory_of_a_started_job(start):
     job = start(workers=1, ps=1, seed=5)
     run = RunDir.existing(job.handle)
@@ -146,10 +163,28 @@ def test_tcp_ports_are_real_and_the_same_for_all(start):
     assert all(host.startswith("127.0.0.1:") and host[10:].isdigit() for host in hosts[0].split(","))
 
 
+def test_ports_at_an_address_of_this_machine(start):
+    job = start(listen="127.0.0.2")
+    hosts = job_environment(job, "worker-0")["PS_HOSTS"].split(",")
+    assert all(host.startswith("127.0.0.2:") and host[10:].isdigit() for host in hosts)
+    assert RunDir.at(job.handle).endpoint_file.read_text() == hosts[0]
+
+
+def test_addresses_that_are_not_of_this_machine_or_taken(start, tmp_path):
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        used = f"127.0.0.2:{taken.getsockname()[1]}"
+        for listen, why in (("192.0.2.1", "Cannot assign requested address"), (used, "Address already in use")):
+            with pytest.raises(
+                WrongInput, match=f"--listen {listen}: cannot listen on {listen}.*: {why}; give an addr"
+            ):
+                start(listen=listen)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ps_that_dies_ends_the_job_with_the_reason(start):
     job = start({"ps-1": "exit:-9"})
     assert wait(job.poll) == ExitCode.FAILED
-    assert job.status()["reason"].startswith("ps 1 ended with signal 9")
+    assert job.status()["reason"].startswith("ps 1 was killed (SIGKILL): perhaps out of memory, its log is ")
     assert "--resume" in job.status()["reason"]
 
 
@@ -171,11 +206,36 @@ def test_a_replica_that_dies_is_started_again_until_its_budget_is_spent(start):
 
 
 def test_the_job_goes_on_while_one_worker_lives(start):
+    told = []
     job = start({"worker-0": "exit:-9"})
+    job._remark = lambda run, text: told.append(text)
     wait(lambda: job.poll() is None and job.children.of("worker")[0].code is not None)
     for _ in range(20):
         assert job.poll() is None
+    (news,) = told
+    given_up = "worker 0 is given up: worker 0 was killed (SIGKILL): perhaps out of memory, its log is "
+    assert news.startswith(given_up)
+
     assert not (Path(job.handle) / ".tfleet" / "order").exists()
+
+
+def test_news_are_told_once_ps_0_is_there_to_tell_them(start):
+    told, answers = [], [ConnectionLost("nobody"), None]
+
+    def remark(run, text):
+        if error := answers.pop(0):
+            raise error
+        told.append(text)
+
+    job = start({"worker-0": "exit:-9"})
+    now = [1000.0]
+    job._clock, job._remark = lambda: now[0], remark
+    wait(lambda: job.poll() is None and len(answers) == 1)
+    assert (job.poll(), told) == (None, [])
+    now[0] += local_job.SETTLE
+    assert job.poll() is None
+    assert len(told) == 1
+    assert (job.poll(), len(told)) == (None, 1)
 
 
 def test_when_no_worker_is_left_ps_0_is_told_at_once(start):
@@ -326,6 +386,20 @@ def test_a_job_of_another_process(start):
     assert other.poll() == ExitCode.DONE
     with pytest.raises(WrongInput, match="is not running"):
         other.end("stop", "again")
+
+
+def test_a_job_is_not_interrupted_by_who_would_stop_it_with_certificates_that_have_expired(start):
+    job = start()
+    other, now = open_job(job.handle), JobSpec.load(RunDir.at(job.handle).job_file)
+    job_file = RunDir.at(job.handle).job_file
+    job_file.write_text(now.model_copy(update=files(valid="expired")).dump())
+    with pytest.raises(WrongInput, match="has expired; renew it"):
+        other.end("stop", "")
+    assert job.poll() is None
+    job_file.write_text(now.dump())
+    other._request = order
+    other.end("stop", "")
+    assert wait(job.poll) == ExitCode.DONE
 
 
 def test_a_job_of_another_process_whose_ps_0_does_not_answer_is_ended_by_signals(start, monkeypatch, tmp_path):

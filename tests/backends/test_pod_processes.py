@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from certificates import NAME, files, tls
 
 from tfleet.backends.pod import scaled_away
 from tfleet.backends.pod_run import PodRun
@@ -31,7 +33,7 @@ from tfleet.backends import pod
 script, *arguments = sys.argv[1:]
 pod.TICK = 0.02
 pod.LOOK_EVERY = 0.1
-pod.COMMIT_PATIENCE = 0.5
+pod.RESERVE = 0.5
 pod.control.PATIENCE = 0.2
 pod.replica_command = lambda role, index, run, resume: (sys.executable, "-c", script, str(run), str(resume))
 sys.argv[1:] = arguments
@@ -43,6 +45,12 @@ HOLD = "import time; print('holds', flush=True); time.sleep(1000)"
 POLITE = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+print('holds', flush=True)
+time.sleep(1000)
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print('holds', flush=True)
 time.sleep(1000)
 """
@@ -70,6 +78,7 @@ class Fixture:
         (folder / "token").write_bytes(TOKEN)
         (folder / "workers").write_text("2")
         self.folder = folder
+        self.grace = 2
         self.pods: list[subprocess.Popen[str]] = []
 
     def start(self, name: str, script: str, *arguments: str, **job: object) -> subprocess.Popen[str]:
@@ -83,6 +92,7 @@ class Fixture:
             "WORKER_HOSTS": "a:1,b:1",
             "TFLEET_TOKEN_FILE": str(self.folder / "token"),
             "TFLEET_JOB_FILE": str(self.folder / "job.yaml"),
+            "TFLEET_GRACE_SECONDS": str(self.grace),
         }
         command = [sys.executable, "-c", DRIVER, script, "--run-dir", str(self.run.path), *arguments]
         pod = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -154,7 +164,7 @@ def test_a_replica_that_dies_is_started_again_at_once_and_its_log_is_the_pods(ar
 def test_a_replica_that_was_killed_is_told_the_likely_reason(around):
     around.begin()
     _, out = ended(around.start("ps-1", "import os; os.kill(os.getpid(), 9)"))
-    assert "ps 1 ended with signal 9 (in a pod mostly for want of memory: raise limit.memory of its role)" in out
+    assert "ps 1 was killed (SIGKILL): perhaps out of memory (then raise limit.memory of its role)" in out
 
 
 def test_a_worker_whose_budget_is_spent_waits_for_the_end_of_the_job(around):
@@ -181,6 +191,43 @@ def test_a_ps_that_is_asked_to_leave_says_when_there_is_no_commit(around):
     code, out = ended(pod)
     assert code == ExitCode.INTERRUPTED
     assert "no commit before ps 0 leaves: nobody answers at localhost" in out
+
+
+def test_a_worker_that_does_not_end_is_killed_within_the_grace_period(around):
+    around.begin()
+    around.grace = 1
+    pod = around.start("worker-0", STUBBORN)
+    says(pod, "holds")
+    pod.send_signal(signal.SIGTERM)
+    code, out = ended(pod)
+    assert code == ExitCode.INTERRUPTED
+    assert "worker 0 did not end within its grace period of 1 s, and is killed" in out
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_ps_that_cannot_find_ps_0_waits_for_the_commit_that_is_made_anyway(around, committed):
+    around.begin()
+    around.grace = 30 if committed else 2
+    status = {"phase": "training", "last_commit": {"number": 1, "time": 1.0}}
+    around.run.status_file.write_text(json.dumps(status))
+    pod = around.start("ps-1", HOLD)
+    says(pod, "holds")
+    pod.send_signal(signal.SIGTERM)
+    if committed:
+        with pytest.raises(subprocess.TimeoutExpired):
+            pod.wait(1.0)
+        status["last_commit"]["time"] = time.time() + 1
+        around.run.status_file.write_text(json.dumps(status))
+    code, out = ended(pod)
+    assert code == ExitCode.INTERRUPTED
+    assert ("no commit before ps 1 leaves" in out) is not committed
+
+
+def test_a_grace_period_that_is_no_number_is_wrong_input(around):
+    around.grace = "soon"
+    code, out = ended(around.start("worker-0", HOLD))
+    assert code == ExitCode.WRONG_INPUT
+    assert "TFLEET_GRACE_SECONDS is 'soon'; give the whole seconds of the pod's terminationGracePeriodSeconds" in out
 
 
 def test_a_worker_that_finds_wrong_input_ends_with_its_sentence(around):
@@ -274,3 +321,24 @@ def test_refusing_ends_when_asked():
 )
 def test_a_worker_that_an_upgrade_has_removed_meanwhile(environ, gone):
     assert scaled_away(environ) is gone
+
+
+def test_ps_0_that_refuses_an_earlier_job_tells_the_workers_by_tls_too(around):
+    around.begin()
+    (around.folder / "token").write_bytes(TOKEN[::-1].replace(b"5", b"6"))
+    pod = around.start("ps-0", HOLD, **files(NAME), tls_server_name=NAME)
+    channel = client.connect(around.address, b"6" * 64, patience=20, tls=tls(server_name=NAME))
+    with pytest.raises(WrongInput, match="holds an earlier job"):
+        channel.call("join", role="worker", index=0)
+    channel.close()
+    pod.send_signal(signal.SIGTERM)
+    assert ended(pod)[0] == ExitCode.DONE
+
+
+@pytest.mark.parametrize(("name", "code"), [("worker-0", 2), ("ps-0", 0)])
+def test_a_secret_that_cannot_be_used_ends_every_pod_at_once(around, name, code):
+    ended_with, out = ended(around.start(name, HOLD, **files(NAME, valid="expired"), tls_server_name=NAME))
+    assert ended_with == code
+    assert out.count("\n") == 1
+    assert "or that of its CA, has expired; renew it" in out
+    assert not around.run.path.exists()

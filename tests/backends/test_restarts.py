@@ -30,6 +30,19 @@ def test_the_first_restart_comes_at_once_and_each_later_one_waits_twice_as_long(
     assert not restarts.pending
 
 
+def test_a_pause_has_an_end_and_who_was_well_for_a_minute_does_not_wait():
+    restarts, now, waits = Restarts(1000), 0.0, []
+    for life in [1.0] * 8 + [60.0, 1.0]:
+        now += life
+        assert restarts.died("ps 1", now)
+        died = now
+        while not restarts.due(now):
+            now += 0.5
+        waits.append(now - died)
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 0.0, 1.0]
+    assert restarts.count("ps 1") == 10
+
+
 def test_each_replica_has_a_budget_of_its_own():
     restarts = Restarts(1)
     assert restarts.died("worker 0", 0.0)
@@ -58,12 +71,12 @@ class Process:
         self.told.append(sentence)
 
     def outcome(self):
-        return f"code {self.code}"
+        return f"ended with code {self.code}"
 
     def terminate(self):
         self.code = 130
 
-    def kill(self):
+    def kill(self, why):
         self.code = -9
 
 
@@ -150,6 +163,9 @@ def test_a_job_goes_on_while_the_least_number_of_workers_lives(tmp_path):
     job.end("worker 2", 1)
     assert job.tend() == []
     assert job.upkeep.trouble() == ""
+    assert [news.split(", its log")[0] for news in job.upkeep.news] == [
+        "worker 2 is given up: worker 2 ended with code 1"
+    ]
     job.end("worker 0", 1)
     job.tend()
     assert job.upkeep.trouble().startswith("fewer than 2 workers are left: worker 0 ended with code 1")
@@ -235,3 +251,15 @@ def test_ps_0_that_does_not_tell_anything_is_killed_and_started_again(tmp_path):
         job.tend(1.0, updated=30.0)
     assert first.code == -9
     assert job.processes.get("ps 0") is not first
+
+
+def test_nobody_hung_while_the_launcher_itself_stood_still(tmp_path):
+    job = Job(tmp_path, peer_timeout=6.0)
+    first = job.processes.get("ps 0")
+    job.tend(1.0, updated=1.0)
+    for _ in range(2):
+        job.tend(300.0, updated=1.0)  # as when the whole machine is suspended
+    assert first.code is None
+    for _ in range(14):
+        job.tend(1.0, updated=1.0)
+    assert first.code == -9

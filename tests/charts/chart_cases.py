@@ -106,6 +106,14 @@ VALUES: dict[str, dict[str, Any]] = {
             "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
         }
     },
+    # Without the dashboard, which is a file of the chart as it is.
+    "monitoring": {
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "30s"},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "noProgressMinutes": 20},
+        },
+        "terminationGracePeriodSeconds": 120,
+    },
     "tfjob": {"format": "tfjob"},
     # Beside what the user wants of the workers' nodes.
     "colocated": {
@@ -126,6 +134,13 @@ VALUES: dict[str, dict[str, Any]] = {
             },
         },
         "ps": {"number": 3},
+    },
+    "tls": {"tls": {"secretName": "certificates"}, "job": {"evaluation": {"evaluator": True}}},
+    "cert-manager": {
+        "tls": {
+            "serverName": "training.example",
+            "certManager": {"enabled": True, "issuerRef": {"name": "company", "kind": "ClusterIssuer"}},
+        }
     },
     "eval-tool": {"tool": {"kind": "eval", "id": "eval-1", "arguments": ["--commit=40"]}},
     "user-left-out": {"user": {"uid": -1, "gid": -1}},

@@ -52,11 +52,17 @@ def at(path: str, value: Any, base: dict[str, Any] | None = None) -> dict[str, A
         "networkPolicy.from",
         "serviceAccount.token",
         "token.value",
+        "tls.cert",
+        "tls.certManager.issuer",
         "workspace.limits",
         "workspace.most.gpus",
         "finisher.command",
         "backoff.worker",
         "tool.name",
+        "monitoring.alerts",
+        "monitoring.serviceMonitor.token",
+        "monitoring.dashboard.folder",
+        "monitoring.prometheusRule.rules",
     ],
 )
 def test_an_unknown_key_is_named(path):
@@ -89,6 +95,8 @@ def test_an_unknown_key_in_a_list_is_named():
         "backoff.ps",
         "nodeTolerationSeconds",
         "ttlSecondsAfterFinished",
+        "terminationGracePeriodSeconds",
+        "monitoring",
     ],
 )
 def test_a_value_that_cannot_be_missing_is_named(path):
@@ -132,6 +140,15 @@ def test_a_value_that_cannot_be_missing_is_named(path):
         ("user.uid", -2, "minimum: got -2, want -1"),
         ("backoff.ps", -1, "minimum: got -1, want 0"),
         ("storage.size", 0, "exclusiveMinimum: got 0, want 0"),
+        ("terminationGracePeriodSeconds", 9, "minimum: got 9, want 10"),
+        ("terminationGracePeriodSeconds", "30s", "got string, want integer"),
+        ("monitoring.serviceMonitor.enabled", "yes", "got string, want boolean"),
+        ("monitoring.serviceMonitor.labels", ["release"], "got array, want object"),
+        ("monitoring.serviceMonitor.interval", "15", "'15' does not match pattern"),
+        ("monitoring.serviceMonitor.interval", "0s", "'0s' does not match pattern"),
+        ("monitoring.serviceMonitor.interval", "3m", "'3m' does not match pattern"),
+        ("monitoring.prometheusRule.noProgressMinutes", 0, "minimum: got 0, want 1"),
+        ("monitoring.prometheusRule.commitAgeMinutes", "15m", "got string, want integer"),
         # Choices.
         ("job.strategy", "fast", "value must be one of 'async', 'sync'"),
         ("job.xla", "maybe", "value must be one of 'auto', 'always', 'never'"),
@@ -156,6 +173,9 @@ def test_a_value_that_cannot_be_missing_is_named(path):
         ("storage.hostPath.path", "runs", "'runs' does not match pattern"),
         ("taskFile.name", "../task.py", "'../task.py' does not match pattern"),
         ("taskFile.name", "task.txt", "'task.txt' does not match pattern"),
+        ("tls.secretName", "My_Secret", "'My_Secret' does not match pattern"),
+        ("tls.serverName", "a name", "'a name' does not match pattern"),
+        ("tls.certManager.enabled", "yes", "got string, want boolean"),
         ("token.existingSecret", "My_Secret", "'My_Secret' does not match pattern"),
         ("nameOverride", "A", "'A' does not match pattern"),
         ("nameOverride", "-x", "'-x' does not match pattern"),
@@ -296,10 +316,19 @@ def test_the_longest_name_is_taken():
         (at("user.gid", 0), "choose another id, or -1 to have the cluster give one"),
         # The rest.
         (at("job.tcp", True), "leave it out"),
+        (at("job.shared_memory", "never"), "job.shared_memory=never is for jobs on one machine"),
+        (at("job.listen", "10.0.0.5"), "leave it out"),
         ({"taskFile": {"name": "task.py", "content": "x"}}, "set job.task=task.py:object, or leave taskFile out"),
         (at("taskFile.name", "task.py", at("job.task", "task.py:x")), "give it with --set-file"),
         (at("taskFile.content", "x"), "set taskFile.name"),
         (at("tool.kind", "eval"), "needs tool.id"),
+        # TLS.
+        ({"job": dict.fromkeys(("tls_cert", "tls_key", "tls_ca"), "/c")}, "leave it out and set tls.secretName"),
+        (at("job.tls_server_name", "x"), "is tls.serverName here: leave it out and set that"),
+        (at("tls.serverName", "x"), "set tls.secretName or tls.certManager.enabled, or leave it out"),
+        (at("tls.certManager.enabled", True), "needs tls.certManager.issuerRef.name"),
+        (at("tls.certManager.issuerRef.name", "company"), "set it to true, or leave the issuer out"),
+        (at("tls.secretName", "x", SCRIPT), "leave it out, your command's own runtime decides what it encrypts"),
         (at("tool.arguments", ["--commit=3"]), "leave it out"),
         (at("tensorboard.enabled", True, {"format": "tfjob"}), "leave them out, or set format=jobs"),
         (at("workspace.subjects", [{"kind": "User", "name": "jane"}]), "set workspace.role=true, or leave it out"),
@@ -349,3 +378,38 @@ def test_a_key_that_is_refused_is_not_repeated():
 def test_what_is_beside_a_refusal_is_taken(values):
     done = attempt(values, "digits")
     assert done.returncode == 0, done.stderr
+
+
+MONITOR: dict[str, Any] = {"monitoring": {"serviceMonitor": {"enabled": True}}}
+RULES: dict[str, Any] = {"monitoring": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            at("job.status_port", 0, MONITOR),
+            "monitoring.serviceMonitor needs the status port, which job.status_port=0 turns off: give it a number",
+        ),
+        (at("format", "tfjob", MONITOR), "monitoring.serviceMonitor does nothing with format=tfjob: leave it out"),
+        (
+            {**SCRIPT, "monitoring": {"dashboard": {"enabled": True}}},
+            "monitoring.dashboard does nothing with worker.command, since only tfleet's own ps have metrics",
+        ),
+        (
+            {"monitoring": {"prometheusRule": {"enabled": True}}},
+            "monitoring.prometheusRule needs the metrics that monitoring.serviceMonitor has read: set "
+            "monitoring.serviceMonitor.enabled=true too",
+        ),
+        (
+            at("job.checkpoint.every_seconds", 900, RULES),
+            "commitAgeMinutes=15 is no longer than job.checkpoint.every_seconds=900, so that there would always be an",
+        ),
+    ],
+)
+def test_monitoring_that_would_watch_nothing_is_refused(values, sentence):
+    assert sentence in refusal(values)
+
+
+def test_commits_within_the_age_are_taken():
+    assert attempt(at("job.checkpoint.every_seconds", 899, RULES), "digits").returncode == 0

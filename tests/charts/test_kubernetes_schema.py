@@ -18,8 +18,9 @@ VERSIONS = ("1.31", "1.34")
 
 
 def ours(case: str) -> list[Object]:
-    """The objects of a case but TFJobs: their schema is that of Kubeflow's operator; their pods are checked below."""
-    return [found for found in objects(case) if found["kind"] != "TFJob"]
+    """The objects of a case but those of operators: the pods of TFJobs are checked below, the rest where they are."""
+    operators = ("TFJob", "Certificate", "ServiceMonitor", "PrometheusRule")
+    return [found for found in objects(case) if found["kind"] not in operators]
 
 
 @cache

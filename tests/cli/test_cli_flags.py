@@ -20,6 +20,9 @@ SAMPLES = {
     "strategy": "sync",
     "xla": "never",
     "data_dir": "/data",
+    "tls_cert": "/cert",
+    "tls_key": "/key",
+    "tls_ca": "/ca",
     "keep_best": "accuracy",
     "stop_metric": "loss",
     "learning_rate": "0.5",
@@ -33,6 +36,10 @@ NEEDS = {
     "rounds": ["--strategy", "average"],
     "keep_best": ["--eval-every", "100"],
     "stop_metric": ["--eval-every", "100"],
+    "tls_cert": ["--tls-key", "/key", "--tls-ca", "/ca"],
+    "tls_key": ["--tls-cert", "/cert", "--tls-ca", "/ca"],
+    "tls_ca": ["--tls-cert", "/cert", "--tls-key", "/key"],
+    "tls_server_name": ["--tls-cert", "/cert", "--tls-key", "/key", "--tls-ca", "/ca"],
 }
 
 

@@ -86,7 +86,7 @@ def test_opening_says_what_is_trained_and_where():
 
 def test_events_stay_above_the_panel_and_the_panel_goes():
     console = terminal()
-    live = Live(plan(), console)
+    live = Live(opening(plan()), console)
     one, lost = member("worker", 0), member("worker", 1, "lost")
     for now, values in enumerate([{}, status("training", 1), status("training", 2, members=[one, lost]), done()]):
         live.show(values, float(now))

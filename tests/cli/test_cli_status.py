@@ -88,6 +88,7 @@ def job(folder, monkeypatch):
     fake = FakeJob(folder.path, [status("training", 5), status("finalising", 6), status("stopped", 6)])
     monkeypatch.setattr("tfleet.backends.local.open_job", lambda handle: fake)
     monkeypatch.setattr("tfleet.api.follow.INTERVAL", 0.0)
+    monkeypatch.setattr("tfleet.cli.status.INTERVAL", 0.0)
     return fake
 
 
@@ -124,6 +125,54 @@ def test_rows_tell_who_was_lost_and_what_was_done_again(folder):
     assert dict(rows(LocalPlace(folder), told, True, 0.0))["replicas"] == (
         "waits for ps 1; started again: ps 0 1x, worker 0 2x; went back to a commit 2 times, 1,500 steps done again"
     )
+    told["goodput"] = 0.4453
+    assert dict(rows(LocalPlace(folder), told, True, 0.0))["replicas"].endswith(
+        "1,500 steps done again (goodput 44.5 %)"
+    )
+
+
+def test_rows_tell_who_was_fenced_what_was_refused_and_who_is_slow(folder):
+    counts = {"commits": 9, "failed_commits": 1, "fenced": 7, "given_back": 8, "late_pushes": 2}
+    fenced = [
+        {"role": "worker", "index": i % 2, "number": i, "generation": 1, "time": 1.7e9 + i, "why": "worker is dropped"}
+        for i in range(7)
+    ]
+    text = "worker 1 is slowest: 2.1x the median step, most of it waiting for data"
+    straggler = {"worker": 1, "ratio": 2.13, "part": "data", "text": text}
+    told = status("training", 1204, counts=counts, fenced=fenced, straggler=straggler)
+    told["ledger"]["partial_updates"] = 3
+    found = dict(rows(LocalPlace(folder), told, True, 0.0))
+    assert found["ledger"] == (
+        "1,204 batches acknowledged, 2 leased, 3 partially applied, 8 given back by those who left, "
+        "2 refused as too late, 1 commits that could not be made"
+    )
+    assert found["fenced"].startswith("7 members: worker 0 at 2023-11-14 22:13:22 UTC, worker 1 at ")
+    assert found["fenced"].count("worker") == 5
+    assert found["slowest"] == text
+
+
+def test_status_follows_until_the_end_and_ends_nothing(job, capsys):
+    assert run(["status", "old", "--follow"]) == 0
+    out = capsys.readouterr().out
+    assert "step 6 reached: evaluating and exporting" in out
+    assert "phase stopped" in " ".join(out.split())
+    assert job.endings == []
+
+
+def test_followed_statuses_as_lines_of_json(folder, capsys, monkeypatch):
+    told = [status("training", step, updated=1.7e9 + step) for step in (1, 1, 5)]
+    fake = FakeJob(folder.path, [{}, *told, done()])
+    monkeypatch.setattr("tfleet.backends.local.open_job", lambda handle: fake)
+    monkeypatch.setattr("tfleet.cli.status.INTERVAL", 0.0)
+    assert run(["status", "old", "--follow", "-o", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [
+        ("training", 1),
+        ("training", 5),
+        ("done", 2000),  # some of its processes still live
+        ("done", 2000),
+    ]
+    assert lines[-1]["alive"] is False
 
 
 def test_scale(folder, capsys, monkeypatch):

@@ -31,7 +31,7 @@ def stamped(tmp_path: Path, *stamps: str) -> Path:
 
 def test_help_lists_the_targets():
     listed = {line.split()[0] for line in make("help").stdout.splitlines()}
-    assert {"demo", "test", "check", "e2e", "bench", "docs"} <= listed
+    assert {"demo", "test", "check", "e2e", "chaos", "bench", "docs"} <= listed
 
 
 def test_the_demo_installs_what_training_needs_and_no_more(tmp_path):
@@ -39,6 +39,23 @@ def test_the_demo_installs_what_training_needs_and_no_more(tmp_path):
     assert "-e '.[cpu]'" in said
     assert "[cpu,dev,docs]" not in said
     assert "tfleet train mnist --workers 2 --ps 2 --steps 2000 --param hidden_units=100" in said
+
+
+def test_a_short_run_of_chaos_is_short_in_all_its_parts(tmp_path):
+    venv = f"VENV={stamped(tmp_path, 'venv', 'cpu', 'dev')}"
+    short = make("-n", "chaos", venv, "CHAOS_SCHEDULES=5", "CHAOS_SEED=7").stdout
+    assert "chaos.py --schedules 5 --seed 7" in short
+    assert "soak.py --minutes 1.5 --seed 7" in short
+    assert "recovery.py --repeats 1" in short
+    long = make("-n", "chaos", venv).stdout
+    assert "chaos.py --schedules 200 --seed " in long
+    assert "soak.py --minutes 30 " in long
+
+
+def test_what_needs_no_cluster_is_tested_without_one(tmp_path):
+    said = make("-n", "test", f"VENV={stamped(tmp_path, 'venv', 'cpu', 'dev')}").stdout
+    assert "--ignore=tests/e2e" in said
+    assert "tests/chaos" not in said
 
 
 def test_a_second_call_installs_nothing(tmp_path):

@@ -6,11 +6,13 @@ import base64
 import http.client
 import json
 import os
+import signal
 import ssl
 import subprocess
 import sys
 import tempfile
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +163,25 @@ class Cluster:
                 mark.write_text(built)
 
     # --- the API server
+
+    def crash_api_server(self) -> Callable[[], None]:
+        """Kills the API server; returns what starts it again, as it was, and waits until it is ready."""
+        number = STATE / "pids" / "apiserver"
+        pid = int(number.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        assert "kube-apiserver" in command[0], command
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.get("/readyz")[0] == 0, "the API server to be gone")
+
+        def start() -> None:
+            with (STATE / "logs" / "apiserver.log").open("ab") as log:
+                again = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            number.write_text(f"{again.pid}\n")
+            wait_until(lambda: self.get("/readyz")[0] == 200, "the API server to be ready again")
+
+        return start
 
     @cached_property
     def _api(self) -> tuple[str, ssl.SSLContext]:

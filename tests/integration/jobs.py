@@ -57,7 +57,7 @@ def processes_of(run: Path) -> list[str]:
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if str(run) in line and state != "Z" and "pytest" not in line:
+        if str(run) in line and state != "Z":
             found.append(line)
     return found
 

@@ -115,6 +115,26 @@ def test_pods_come_and_go_and_the_job_ends_by_itself(pods):
     assert Path(status["export"], "model.keras").is_file()
 
 
+def test_all_pods_asked_to_leave_at_once_leave_a_commit_to_go_on_from(pods):
+    job = pods(steps=0, workers=1, checkpoint={"every_seconds": 600})
+    wait_until(lambda: job.step() > 200)
+    for pod in job.running.values():
+        pod.send_signal(signal.SIGTERM)
+    assert job.codes() == {"ps-0": 130, "ps-1": 130, "worker-0": 130}
+    left = job.run.status()
+    assert left["last_commit"]["step"] > 200
+    for name in list(job.running):
+        job.start(name)
+    wait_until(lambda: job.step() > left["step"] + 100)
+    status = job.run.status()
+    assert f"goes on from commit {left['last_commit']['number']}" in " ".join(status["notes"])
+    token = read_token(job.folder / "token")
+    call(Address.parse(f"localhost:{job.ports[0]}"), token, "end", how="stop", reason="enough")
+    assert job.codes() == {"ps-0": 0, "ps-1": 0, "worker-0": 0}
+    status = job.run.status()
+    assert status["ledger"]["acknowledged"] == status["step"]
+
+
 def test_wrong_input_ends_every_pod_and_only_the_workers_say_so(pods):
     job = pods(params={"hidden_unit": "3"})
     codes = job.codes()

@@ -290,9 +290,9 @@ class Fleet:
         """Returns a new connection to a ps, which sees it as proven."""
         return Line(self.processes[index].accept())
 
-    def start(self, index, role="worker"):
+    def start(self, index, role="worker", guest=""):
         """Starts a worker or the evaluator."""
-        worker = Worker(index, role, self)
+        worker = Worker(index, role, self, guest=guest)
         self.workers.append(worker)
         return worker
 

@@ -141,6 +141,7 @@ class Worker:
     draining: bool = False
     sequence: int = 0
     owed: int = 0
+    guest: str = ""
 
     def __post_init__(self):
         self._steps = self._live()
@@ -182,7 +183,9 @@ class Worker:
         fleet, task = self.fleet, self.fleet.task_of(self)
         self.lines = [fleet.connect(0)]
         first = self.lines[0]
-        welcome, _ = yield from self._call(first, "join", role=self.role, index=self.index)
+        who = {"guest": self.guest, "host": "elsewhere"} if self.guest else {}
+        welcome, _ = yield from self._call(first, "join", role=self.role, index=self.index, **who)
+        self.index = welcome["index"]
         self.member, self.generation, self.sequence, self.step = welcome["member"], welcome["generation"], 0, 0
         self.owed = 0
         if self.role == "evaluator":

@@ -8,6 +8,7 @@ import pytest
 from tfleet.server.control import request_end
 from tfleet.server.replica import PsReplica
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.address import Address
 from tfleet.wire.client import ConnectionLost
@@ -39,6 +40,7 @@ def run(tmp_path):
     made = RunDir.at(tmp_path)
     made.create()
     made.make_token()
+    made.job_file.write_text(JobSpec(task="mnist", tcp=True).dump())
     return made
 
 

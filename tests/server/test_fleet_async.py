@@ -103,6 +103,7 @@ def test_a_late_push_of_a_fenced_worker_is_refused(tmp_path):
         fleet.settle_reads(slow.lines[1])
         assert fleet.ps[1].partition.iteration == before
         assert slow.lines[1].ready  # the answer, which tells it to join again
+        assert [ps.late for ps in fleet.ps] == [0, 1]
         fleet.run()
         assert len({worker.member for worker in fleet.workers}) == 2
         assert fleet.job.ledger.step == STEPS

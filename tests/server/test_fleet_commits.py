@@ -82,6 +82,29 @@ def test_a_full_disk_is_noted_and_training_goes_on(tmp_path, strategy, full):
         assert (last.step, last.number > good) == (STEPS, True)
 
 
+@pytest.mark.parametrize("where", ["copy", "write_part"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_ps_without_memory_for_a_copy_is_noted_and_training_goes_on(tmp_path, monkeypatch, index, where):
+    def short(*_, **__):
+        raise MemoryError("Unable to allocate 3.00 GiB")
+
+    with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS, checkpoint=EACH) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 5)
+        process = fleet.processes[index]
+        target = process.replica.partition if where == "copy" else process.store
+        with monkeypatch.context() as patch:
+            patch.setattr(target, where, short)
+            noted = len(fleet.job.notes)
+            fleet.run(until=lambda: len(fleet.job.notes) > noted)
+        why = f"ps {index}: this ps is out of memory: Unable to allocate 3.00 GiB; give more ps, or more memory"
+        assert fleet.job.notes[noted].startswith(why)
+        assert fleet.job.notes[noted].endswith("training goes on, the commit is tried again")
+        fleet.run()
+        assert fleet.job.notes[noted + 1].startswith("commits are made again, since commit ")
+        assert (fleet.job.phase, fleet.store.newest()[0].step) == ("done", STEPS)
+
+
 @pytest.mark.parametrize("full", [0, 1])
 def test_a_disk_that_is_full_at_the_end_fails_the_job(tmp_path, full):
     with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS) as fleet:

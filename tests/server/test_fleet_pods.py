@@ -26,10 +26,12 @@ def test_a_commit_that_was_asked_for_holds_every_step_until_then(tmp_path, ps, s
     with Fleet(tmp_path, TASK, seed, ps=ps, workers=2, steps=0, strategy=strategy, checkpoint=NEVER) as fleet:
         fleet.start_all()
         fleet.run(until=lambda: fleet.job.step >= 5)
-        step = fleet.job.step
+        step, told = fleet.job.step, []
+        fleet.job.checkpointing.on_kept = lambda: told.append(fleet.job.status()["last_commit"]["step"])
         kind, answer = ask(fleet, "commit")
         assert kind == "RESULT"
         assert fleet.store.newest()[0].step == answer["step"] >= step
+        assert told == [answer["step"]], "who is told may end ps 0 at once"
         fleet.run(until=lambda: fleet.job.step >= answer["step"] + 3)
         again = ask(fleet, "commit")[1]["step"]
         assert fleet.store.newest()[0].step == again >= answer["step"] + 3

@@ -19,13 +19,29 @@ STATUS = {
     "epoch": 2,
     "loss": 0.25,
     "ledger": {"duplicates": 3, "partial_updates": 1},
-    "last_commit": {"number": 4, "step": 70, "time": 1.7e9},
+    "last_commit": {"number": 4, "step": 70, "time": 1.7e9, "seconds": 0.5},
     "members": [
-        {"role": "worker", "index": 0, "state": "working"},
-        {"role": "worker", "index": 1, "state": "working"},
-        {"role": "worker", "index": 2, "state": "lost"},
-        {"role": "evaluator", "index": 0, "state": "joined"},
+        {"role": "worker", "index": 0, "state": "working", "restarts": 0},
+        {"role": "worker", "index": 1, "state": "working", "restarts": 2},
+        {"role": "worker", "index": 2, "state": "lost", "restarts": 0},
+        {"role": "evaluator", "index": 0, "state": "joined", "restarts": 0},
     ],
+    "ps": [
+        {"index": 0, "state": "joined", "restarts": 1, "memory": 50_000_000, "updates": 400, "queue_seconds": 1.25},
+        {"index": 1, "state": "missing", "restarts": 0, "memory": 0, "updates": 0, "queue_seconds": 0.0},
+    ],
+    "metrics": {"accuracy": 0.75},
+    "evaluation": {"step": 70, "commit": 4, "metrics": {"accuracy": 0.7, "loss": 0.3}},
+    "staleness": {"mean": 1.5, "max": 4},
+    "seconds_left": None,
+    "generation": 2,
+    "workers_wanted": 3,
+    "rollbacks": 1,
+    "steps_undone": 10,
+    "goodput": 0.88,
+    "counts": {"commits": 5, "failed_commits": 2, "fenced": 3, "given_back": 7, "late_pushes": 1},
+    "straggler": {"worker": 1, "ratio": 2.5, "part": "data", "text": "worker 1 is slowest"},
+    "updated": 1.7e9 + 30,
 }
 
 
@@ -79,10 +95,39 @@ def test_metrics_are_what_prometheus_reads(server):
         for sample in family.samples:
             samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
     assert samples == {
-        ("tfleet_steps_total", ()): 75,
+        ("tfleet_steps_total", ()): 85,
+        ("tfleet_step", ()): 75,
+        ("tfleet_generation", ()): 2,
+        ("tfleet_workers_wanted", ()): 3,
+        ("tfleet_rollbacks_total", ()): 1,
+        ("tfleet_steps_undone_total", ()): 10,
+        ("tfleet_staleness_mean", ()): 1.5,
+        ("tfleet_staleness_max", ()): 4,
+        ("tfleet_goodput_ratio", ()): 0.88,
+        ("tfleet_commit_age_seconds", ()): 30.0,
+        ("tfleet_commits_total", ()): 5,
+        ("tfleet_commits_failed_total", ()): 2,
+        ("tfleet_members_fenced_total", ()): 3,
+        ("tfleet_batches_given_back_total", ()): 7,
+        ("tfleet_pushes_late_total", ()): 1,
+        ("tfleet_ps_updates_total", (("index", "0"),)): 400,
+        ("tfleet_ps_queue_seconds_total", (("index", "0"),)): 1.25,
+        ("tfleet_straggler_ratio", (("index", "1"),)): 2.5,
+        ("tfleet_commit_duration_seconds", ()): 0.5,
+        ("tfleet_training_metric", (("metric", "accuracy"),)): 0.75,
+        ("tfleet_evaluation_metric", (("metric", "accuracy"),)): 0.7,
+        ("tfleet_evaluation_metric", (("metric", "loss"),)): 0.3,
+        ("tfleet_ps_missing", ()): 1,
+        ("tfleet_ps_memory_bytes", (("index", "0"),)): 50_000_000,
+        ("tfleet_restarts_total", (("index", "0"), ("role", "ps"))): 1,
+        ("tfleet_restarts_total", (("index", "1"), ("role", "ps"))): 0,
+        ("tfleet_restarts_total", (("index", "0"), ("role", "worker"))): 0,
+        ("tfleet_restarts_total", (("index", "1"), ("role", "worker"))): 2,
+        ("tfleet_restarts_total", (("index", "2"), ("role", "worker"))): 0,
+        ("tfleet_restarts_total", (("index", "0"), ("role", "evaluator"))): 0,
         ("tfleet_steps_per_second", ()): 10.5,
         ("tfleet_epoch", ()): 2,
-        ("tfleet_pushes_refused_total", ()): 3,
+        ("tfleet_pushes_refused_total", ()): 4,
         ("tfleet_partial_updates_total", ()): 1,
         ("tfleet_loss", ()): 0.25,
         ("tfleet_last_commit_time_seconds", ()): 1.7e9,
@@ -100,6 +145,25 @@ def test_metrics_before_the_first_step():
     assert "tfleet_loss" not in names
     assert {"tfleet_steps", "tfleet_phase"} <= names
     server.close()
+
+
+def test_the_counter_of_steps_never_falls(request):
+    status = dict(STATUS)
+    server = StatusServer("127.0.0.1", 0, TOKEN, lambda: status)
+    request.addfinalizer(server.close)
+
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(ask(server, "/metrics")[1].decode())
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+    status.update(phase="starting", step=0)
+    assert "tfleet_steps_total" not in told(), "it is not known before the commit is read"
+    status.update(phase="training", step=75, steps_undone=10)
+    assert told()["tfleet_steps_total"] == 85
+    status.update(step=60, steps_undone=20)
+    assert (told()["tfleet_steps_total"], told()["tfleet_step"]) == (85, 60)
+    status.update(step=70)
+    assert told()["tfleet_steps_total"] == 90
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Where the time goes: what is told of it, and what it is called."""
 
+import os
+
 import pytest
 
+from tfleet.server.memory import resident_bytes
 from tfleet.server.profile import Profile, Staleness
 from tfleet.spec.times import Times
 
@@ -107,3 +110,21 @@ def test_times_that_are_none_are_refused_and_leave_nothing(times):
     profile.take("worker", 0, worker(20, 2, 2, 2))
     assert profile.bottleneck() == "workers wait for data: make reading cheaper, or read ahead"
     assert "worker 0" in profile.table()
+
+
+def test_the_newest_of_a_replica_is_what_it_told_last():
+    profile = Profile()
+    assert profile.newest("ps", 0) == {}
+    for second in (1, 2):
+        profile.take("ps", 0, {**ps(second, second, 0.1), "memory": 1000.0 * second})
+    assert (profile.newest("ps", 0)["memory"], profile.newest("ps", 1)) == (2000, {})
+    assert [len(kept) for kept in profile.of_workers([0]).values()] == [0]
+
+
+def test_resident_memory_is_read_from_the_system(tmp_path):
+    statm = tmp_path / "statm"
+    statm.write_text("5000 1000 300 1 0 2000 0\n")
+    assert resident_bytes(statm) == 1000 * os.sysconf("SC_PAGE_SIZE")
+    assert resident_bytes(tmp_path / "none") == 0
+    statm.write_text("no number")
+    assert resident_bytes(statm) == 0

@@ -114,6 +114,8 @@ def test_both_find_each_other_again_whichever_dies(servers):
     status = pair.run.status()
     assert status["rollbacks"] == 2
     assert [note for note in status["notes"] if note.startswith("ps 1 is lost")]
+    (lost,) = [note for note in status["notes"] if note.startswith("ps 0 is lost: nothing was heard of it since 2")]
+    assert lost.endswith(" UTC; everybody goes back to the last commit")
     assert pair.log(1).count("is ready") == 3
     pair.kill(0, signal.SIGTERM)
     assert (pair.ended(0), pair.ended(1)) == (0, 0)

@@ -192,15 +192,23 @@ def test_work_that_blocks_runs_elsewhere_and_ends_in_the_loop():
     loop.close()
 
 
-def test_a_failure_of_background_work_is_a_sentence():
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CommitFailed("commit 3 could not be written"), "commit 3 could not be written"),
+        (MemoryError("8 GiB"), "this ps is out of memory: 8 GiB; give more ps, or more memory"),
+        (MemoryError(), "this ps is out of memory; give more ps, or more memory"),
+    ],
+)
+def test_a_failure_of_background_work_is_a_sentence(error, told):
     loop, seen = Loop(), []
 
     def work():
-        raise CommitFailed("commit 3 could not be written")
+        raise error
 
     background.run(loop, work, seen.append, lambda why: (seen.append(why), loop.stop()))
     loop.run()
-    assert seen == ["commit 3 could not be written"]
+    assert seen == [told]
     loop.close()
 
 

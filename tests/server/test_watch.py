@@ -6,6 +6,7 @@ import pytest
 from simulated_fleet import Fleet
 from simulated_worker import Counting
 
+from tfleet.server.watch import Standstill
 from tfleet.wire.frames import Kind, pack_json
 
 TASK = Counting(items=50, batch=4)
@@ -40,9 +41,15 @@ def test_a_silent_worker_is_dropped_and_named_and_its_batch_given_to_another(tmp
         assert len(fleet.job.members.living) == 2
         pass_time(fleet, 3, [good])
         assert [m.number for m in fleet.job.members.living.values()] == [good.member]
-        assert fleet.job.notes[-1] == f"worker {silent.index} is dropped: silent for more than 20 s"
-        row = next(row for row in fleet.job.status()["members"] if row["index"] == silent.index)
-        assert row["state"] == "lost"
+        why = f"worker {silent.index} is dropped: silent for more than 20 s, since 1970-01-01 00:16:40 UTC"
+        assert fleet.job.notes[-1] == why
+        status = fleet.job.status()
+        row = next(row for row in status["members"] if row["index"] == silent.index)
+        assert (row["state"], row["heard"]) == ("lost", pytest.approx(1000, abs=1))
+        (fenced,) = status["fenced"]
+        assert (fenced["role"], fenced["index"], fenced["why"]) == ("worker", silent.index, why)
+        assert fenced["time"] == pytest.approx(1021, abs=2)
+        assert (status["counts"]["fenced"], status["counts"]["given_back"]) == (1, 1)
         good.stopped = False
         step = fleet.job.step
         fleet.run(until=lambda: fleet.job.step >= step + 20)
@@ -56,10 +63,33 @@ def test_a_dropped_worker_that_wakes_is_told_and_can_come_back(tmp_path):
         pass_time(fleet, 22)
         assert not fleet.job.members.living
         assert fleet.client("beat", member=worker.member)[1]["known"] is False
+        why = fleet.client("outcome", member=worker.member, generation=1)[1]["why"]
+        assert why == "worker 0 is dropped: silent for more than 20 s, since 1970-01-01 00:16:40 UTC"
+        assert fleet.client("outcome", member=worker.member, generation=2)[1]["why"] == ""
+        assert fleet.client("outcome")[1] == {"phase": "training", "why": ""}
         former, worker.stopped = worker.member, False
         fleet.run()
         assert (fleet.job.phase, fleet.job.step, worker.ended) == ("done", 40, "over")
         assert worker.member > former
+
+
+def test_nobody_was_silent_while_ps_0_itself_stood_still(tmp_path):
+    with Fleet(tmp_path, TASK, watch=True, ps=2, workers=2, steps=0, peer_timeout=20, join_timeout=60) as fleet:
+        workers = training(fleet)
+        for worker in workers:
+            worker.stopped = True
+        fleet.loop.time += 300.0  # as when the whole machine is suspended
+        pass_time(fleet, 15, workers[:1])
+        assert (len(fleet.job.members.living), fleet.job.generation, fleet.job.ending.over) == (2, 1, None)
+        pass_time(fleet, 8, workers[:1])
+        assert [m.number for m in fleet.job.members.living.values()] == [workers[0].member]
+
+
+def test_a_standstill_is_what_goes_beyond_a_late_look():
+    standstill = Standstill(100.0, every=0.25)
+    assert standstill.lost(100.25) == standstill.lost(101.4) == 0.0
+    assert standstill.lost(131.65) == 30.0
+    assert standstill.lost(131.9) == 0.0
 
 
 def test_workers_that_wait_for_a_ps_are_not_silent(tmp_path):
@@ -123,8 +153,8 @@ def test_a_silent_ps_is_named_and_its_generation_is_over(tmp_path):
         pass_time(fleet, 6)
         assert fleet.job.generation == 2
         assert not fleet.job.ending.over
-        lost = "ps 1 is lost: silent for more than 20 s; everybody goes back to the last commit"
-        assert lost in fleet.job.notes
+        silent = "ps 1 is lost: silent for more than 20 s, since 1970-01-01 00:17:39 UTC"
+        assert f"{silent}; everybody goes back to the last commit" in fleet.job.notes
 
 
 def test_the_status_tells_how_the_job_stands(tmp_path):
@@ -147,7 +177,11 @@ def test_the_status_tells_how_the_job_stands(tmp_path):
         assert status["seconds_left"] == pytest.approx(15 / status["steps_per_second"], rel=0.05)
         assert status["elapsed"] == pytest.approx(fleet.loop.time - 1000, abs=0.001)
         assert 0 < status["training_elapsed"] <= status["elapsed"]
-        assert status["last_commit"] == {"number": 0, "step": 0, "time": status["last_commit"]["time"]}
+        assert status["last_commit"] == {
+            "number": 0,
+            "step": 0,
+            **{k: status["last_commit"][k] for k in ("time", "seconds")},
+        }
         assert [(row["role"], row["state"]) for row in status["members"]] == [("worker", "working")] * 2
         fleet.run()
         status = fleet.job.status()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tfleet.spec.environment import ReplicaEnvironment, is_address
+from tfleet.spec.environment import ReplicaEnvironment, grace_of, is_address
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.lifeline import lifeline_fd, watch_lifeline
 
@@ -102,3 +102,14 @@ def test_without_a_launcher_there_is_no_lifeline():
 def test_a_lifeline_that_is_no_pipe_is_refused(text):
     with pytest.raises(WrongInput, match="not an open pipe"):
         lifeline_fd({"TFLEET_LIFELINE_FD": text})
+
+
+def test_the_grace_period_is_that_of_the_pod():
+    assert grace_of({}) == 30.0
+    assert grace_of({"TFLEET_GRACE_SECONDS": "120"}) == 120.0
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "30s", "1.5", "²"])
+def test_another_grace_period_is_refused(text):
+    with pytest.raises(WrongInput, match=r"TFLEET_GRACE_SECONDS is .*; give the whole seconds of the pod's"):
+        grace_of({"TFLEET_GRACE_SECONDS": text})

@@ -22,6 +22,28 @@ def test_what_was_made_is_told_from_the_outermost_on(tmp_path):
     assert run.create() == []
 
 
+def test_a_folder_of_a_newer_tfleet_is_refused_and_left_alone(tmp_path):
+    run = RunDir.at(tmp_path / "run")
+    run.create()
+    run.write_job("task: mnist\n")
+    assert RunDir.existing(run.path) == run
+    run.format_file.write_text("2\n")
+    before = {path: path.stat().st_mtime_ns for path in (run.path, run.private, *run.path.iterdir())}
+    for use in (run.create, lambda: RunDir.existing(run.path)):
+        with pytest.raises(WrongInput, match=r"is of a newer tfleet: it has format 2, and this .* knows up to 1"):
+            use()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("text", ["", "1\n", "anything"])
+def test_a_folder_of_an_older_tfleet_is_taken(tmp_path, text):
+    run = RunDir.at(tmp_path)
+    run.create()
+    run.write_job("task: mnist\n")
+    run.format_file.write_text(text)
+    assert RunDir.existing(run.path) == run
+
+
 def test_a_full_disk_is_told_and_nothing_stays(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -93,6 +93,7 @@ def impostor(sock, answer):
         nonce = auth.nonce()
         with contextlib.suppress(OSError):
             sock.sendall(frame(Kind.CHALLENGE, nonce))
+            assert unpack_header(read(sock, HEADER.size)) == (Kind.HELLO, 0, 0)
             header = unpack_header(read(sock, HEADER.size))
             sock.sendall(answer(nonce, read(sock, header.meta)))
 

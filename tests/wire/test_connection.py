@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_peers import TOKEN, Echo, Stepped, address, channel_over, ended, frame, frame_of, served
+from wire_peers import TOKEN, Echo, Stepped, address, channel_over, ended, frame, frame_of, served, tls_for
 
 from tfleet.spec.errors import ExitCode, WrongInput
 from tfleet.wire import client
@@ -16,13 +16,13 @@ from tfleet.wire.frames import HEADER, Kind, ProtocolError, pack_header
 from tfleet.wire.inbox import SIZE
 from tfleet.wire.server import BACKLOG_LIMIT, Server
 
-KINDS = ["pair", "unix", "tcp"]
+KINDS = ["pair", "unix", "tcp", "tls"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_payloads_of_any_size_come_back(kind):
     with served(kind) as (where, _, _):
-        channel = channel_over(where)
+        channel = channel_over(where, tls_for(kind))
         for size in (0, 1, 4096, 20_000_003):
             sent = np.arange(size, dtype=np.uint8)
             values, payload = channel.call("echo", sent.data, number=size)
@@ -34,7 +34,7 @@ def test_payloads_of_any_size_come_back(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_payload_of_several_parts_lands_where_it_is_wanted(kind):
     with served(kind) as (where, _, _):
-        channel = channel_over(where)
+        channel = channel_over(where, tls_for(kind))
         a, b = np.arange(1000, dtype=np.float32), np.arange(300_000, dtype=np.float32)
         into = np.zeros(301_000, np.float32)
         channel.send(Kind.PUSH, b"meta", a.data, b"", b.data)
@@ -47,13 +47,13 @@ def test_a_payload_of_several_parts_lands_where_it_is_wanted(kind):
         channel.close()
 
 
-@pytest.mark.parametrize("kind", ["unix", "tcp"])
+@pytest.mark.parametrize("kind", ["unix", "tcp", "tls"])
 def test_many_clients_at_once(kind):
     with served(kind) as (where, handler, _):
         results = []
 
         def work(number):
-            channel = channel_over(where)
+            channel = channel_over(where, tls_for(kind))
             for turn in range(20):
                 values, payload = channel.call("echo", bytes([number]) * 5000, turn=turn)
                 results.append((values["turn"], set(payload)) == (turn, {number}))

@@ -16,6 +16,7 @@ from tfleet.wire.frames import (
     META_LIMIT,
     PUSH,
     UNPROVEN_META,
+    VERSION,
     Have,
     Header,
     Kind,
@@ -118,9 +119,10 @@ def test_a_header_with_one_bit_changed_is_refused_or_means_something_else(kind, 
     ("data", "words"),
     [
         (HEADER.pack(b"GE", ord("T"), 1, 0, 0), "does not speak tfleet's protocol"),
-        (HEADER.pack(b"tf", 2, 1, 0, 0), "version 2, this is 1: use one tfleet version"),
-        (HEADER.pack(b"tf", 1, 99, 0, 0), "unknown kind of frame: 99"),
-        (HEADER.pack(b"tf", 1, 4, META_LIMIT + 1, 0), f"{META_LIMIT + 1} bytes of meta"),
+        (b"\x16\x03\x01\x02\x00\x01" + bytes(10), "the peer speaks TLS and this end does not"),
+        (HEADER.pack(b"tf", VERSION + 1, 1, 0, 0), f"version {VERSION + 1}, this is {VERSION}: use one tfleet version"),
+        (HEADER.pack(b"tf", VERSION, 99, 0, 0), "unknown kind of frame: 99"),
+        (HEADER.pack(b"tf", VERSION, 4, META_LIMIT + 1, 0), f"{META_LIMIT + 1} bytes of meta"),
     ],
 )
 def test_a_wrong_header_is_refused_with_its_reason(data, words):

@@ -76,12 +76,13 @@ def tcp_address():
 class Stepped:
     """A server whose loop is stepped by the test, with a clock of its own."""
 
-    def __init__(self, handler=None):
+    def __init__(self, handler=None, tls=None):
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.handler = handler or Echo()
-        self.address = address()
-        self.server = Server(self.loop, self.address.listen(), TOKEN, self.handler)
+        self.address = tcp_address() if tls else address()
+        self.told = []
+        self.server = Server(self.loop, self.address.listen(), TOKEN, self.handler, tls, self.told.append)
         self.sockets = []
 
     def step(self, turns=4):
@@ -159,16 +160,24 @@ def ended(sock):
 
 
 @contextlib.contextmanager
-def served(kind="unix", handler=None):
-    """Runs an echo server in a thread; gives (address or socket, handler, loop)."""
+def served(kind="unix", handler=None, tls=None, told=None):
+    """Runs an echo server in a thread; gives (address or socket, handler, loop).
+
+    Args:
+        kind: unix, tcp, tls (by TCP), or pair: a socket that counts as proven.
+        handler: another than one that echoes.
+        tls: other certificates than good ones.
+        told: list that gets what the server logs.
+    """
     loop, handler = Loop(), handler or Echo()
     where, there = None, None
+    tls = tls or tls_for(kind)
     if kind == "pair":
         here, there = socket.socketpair()
         Connection(loop, here, handler, proven=True)
     else:
         where = address() if kind == "unix" else tcp_address()
-        server = Server(loop, where.listen(), TOKEN, handler)
+        server = Server(loop, where.listen(), TOKEN, handler, tls, (told if told is not None else []).append)
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
@@ -182,12 +191,21 @@ def served(kind="unix", handler=None):
         loop.close()
 
 
-def channel_over(where):
+def tls_for(kind):
+    """Returns the certificates of a kind of connection; None but for tls."""
+    if kind != "tls":
+        return None
+    import certificates  # only here: those that need none start sooner
+
+    return certificates.tls()
+
+
+def channel_over(where, tls=None):
     """Returns a channel to a `served` echo."""
     if isinstance(where, Address):
         from tfleet.wire.client import connect
 
-        return connect(where, TOKEN, patience=0)
+        return connect(where, TOKEN, patience=0, tls=tls)
     channel = Channel(where, "the echo")
     channel.proven = True
     return channel

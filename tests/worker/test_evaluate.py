@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfleet.data.source import Batch, Source
 from tfleet.spec.errors import WrongInput
-from tfleet.worker.evaluate import Evaluator, evaluate
+from tfleet.worker.evaluate import Evaluator, evaluate, rows_at_once
 
 pytestmark = pytest.mark.tf
 
@@ -90,6 +90,13 @@ def test_each_sample_counts_once_with_a_partial_last_batch(binary, data):
     assert found == pytest.approx(wanted, rel=1e-5)
     assert all(type(value) is float for value in found.values())
     assert [len(indices) for indices in source.asked] == [1, 160, 43]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "rows"), [(1000, 20, 125), (10_000, 200, 500), (203, 20, 160), (7, 20, 160), (7, 1, 7)]
+)
+def test_batches_are_of_one_size_where_a_near_one_divides_the_samples(samples: int, batch_size: int, rows: int):
+    assert rows_at_once(samples, batch_size) == rows
 
 
 def test_sample_weights(binary, data):

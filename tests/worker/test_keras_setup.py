@@ -36,6 +36,12 @@ for extra in ([], [layers.Reshape((8, 8, 1)), layers.Conv2D(4, 3), layers.Flatte
     print(function.uses_xla, model.layers[-1].name)
     found.update(parameters.tobytes() + state.tobytes())
 print(found.hexdigest())
+import gc, sys
+assert gc.isenabled()
+assert "matplotlib" not in sys.modules
+from keras.src.visualization import plot_image_gallery
+assert plot_image_gallery.plt.figure
+assert "matplotlib.pyplot" in sys.modules
 """
 
 OTHER_BACKEND = """

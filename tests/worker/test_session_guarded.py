@@ -60,3 +60,25 @@ def test_a_reason_is_not_forgotten_when_the_connection_is_closed_meanwhile():
     with pytest.raises(ProtocolError, match="a call 'describe' with wrong values"):
         guarded(session(told, ConnectionLost("closed")), raising(ProtocolError("a call 'describe' with wrong values")))
     assert [name for name, _ in told] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3 GiB"),
+        type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"),
+    ],
+)
+def test_want_of_memory_is_told_in_a_sentence_and_may_be_tried_again(error):
+    told = []
+    with pytest.raises(type(error)):
+        guarded(session(told), raising(error))
+    assert told == [
+        (
+            "leave",
+            {
+                "reason": f"a worker is out of memory: {error}; take a smaller batch_size, fewer replicas on this "
+                "machine, or more memory"
+            },
+        )
+    ]

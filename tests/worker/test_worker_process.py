@@ -28,7 +28,7 @@ class Sessions:
 
     def __call__(self, address, token, role, index, **how):
         act = self.acts.pop(0)
-        self.made.append(how)
+        self.made.append({**how, "index": index})
         if isinstance(act, Exception):
             how["pause"](0.0)
             raise act
@@ -39,6 +39,7 @@ class Session:
     def __init__(self, work, outcome=None):
         self.work, self.told, self.generation, self.closed = work, outcome or {}, 3, False
         self.first = self
+        self.index = 7
         self.calls = []
 
     def call(self, name, **values):
@@ -63,9 +64,9 @@ def worker(tmp_path, monkeypatch):
     for name, value in {**environment, "TFLEET_RESTARTS": "2"}.items():
         monkeypatch.setenv(name, value)
 
-    def make(*acts, **values):
+    def make(*acts, joins="", **values):
         run.job_file.write_text(JobSpec.parse({"task": "mnist", **values}).dump())
-        made = WorkerProcess("worker", 0, run)
+        made = WorkerProcess("worker", -1, run, joins) if joins else WorkerProcess("worker", 0, run)
         made.sessions = Sessions(*acts)
         monkeypatch.setattr(process, "Session", made.sessions)
 
@@ -149,3 +150,44 @@ def test_sigterm_ends_who_has_no_batch_at_once(worker, monkeypatch):
     made._training = True
     made._terminated()  # finishes its batch first
     assert made._draining.is_set()
+
+
+def test_a_guest_needs_no_environment_and_keeps_the_number_that_ps_0_gave(worker, monkeypatch, capsys):
+    for name in ("JOB_NAME", "POD_NAME", "PS_HOSTS", "WORKER_HOSTS", "TFLEET_RESTARTS"):
+        monkeypatch.delenv(name)
+    made = worker((Rejoin(),), (0,), joins="127.0.0.1:7000")
+    assert made.run() == 0
+    first, second = made.sessions.made
+    assert (first["index"], second["index"]) == (-1, 7)
+    assert first["guest"] == second["guest"] != ""
+    assert "joined mnist as worker 7" in capsys.readouterr().out
+
+
+def test_another_worker_is_no_guest(worker):
+    made = worker((0,))
+    made.run()
+    assert made.sessions.made[0]["guest"] == ""
+
+
+def test_a_guest_that_is_asked_twice_ends_at_once(worker, monkeypatch):
+    def leave(code):
+        assert code == 130
+        raise Left
+
+    monkeypatch.setattr(process.os, "_exit", leave)
+    made = worker((0,), joins="127.0.0.1:7000")
+    made._training = True
+    made._terminated()
+    with pytest.raises(Left):
+        made._terminated()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(0, "the job is done"), (130, "left the job"), (1, "the job has failed"), (2, "the job has failed")],
+)
+def test_a_guest_says_how_it_ends(worker, monkeypatch, capsys, code, said):
+    made = worker((code,), joins="127.0.0.1:7000")
+    monkeypatch.setattr(process, "WorkerProcess", lambda *_: made)
+    assert process.main("worker", -1, worker.run_dir, "127.0.0.1:7000") == code
+    assert capsys.readouterr().out.endswith(f"tfleet: {said}\n")

@@ -261,6 +261,32 @@
 {{- fail "workspace.subjects does nothing without workspace.role: set workspace.role=true, or leave it out" -}}
 {{- end -}}
 {{- include "tfleet.check.env" (dict "name" "serving.env" "env" .Values.serving.env) -}}
+{{- include "tfleet.check.monitoring" . -}}
+{{- end }}
+
+{{- define "tfleet.check.monitoring" -}}
+{{- $monitoring := .Values.monitoring -}}
+{{- range $name := list "serviceMonitor" "dashboard" "prometheusRule" -}}
+{{- if (get $monitoring $name).enabled -}}
+{{- if eq $.Values.format "tfjob" -}}
+{{- fail (printf "monitoring.%s does nothing with format=tfjob: leave it out, or set format=jobs" $name) -}}
+{{- end -}}
+{{- if include "tfleet.ownCommand" $ -}}
+{{- fail (printf "monitoring.%s does nothing with worker.command, since only tfleet's own ps have metrics: leave it out" $name) -}}
+{{- end -}}
+{{- if not (include "tfleet.statusPort" $ | int) -}}
+{{- fail (printf "monitoring.%s needs the status port, which job.status_port=0 turns off: give it a number, such as 8080" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $rule := $monitoring.prometheusRule -}}
+{{- if and $rule.enabled (not $monitoring.serviceMonitor.enabled) -}}
+{{- fail "monitoring.prometheusRule needs the metrics that monitoring.serviceMonitor has read: set monitoring.serviceMonitor.enabled=true too" -}}
+{{- end -}}
+{{- $every := dig "checkpoint" "every_seconds" 60 (.Values.job | default dict) | float64 -}}
+{{- if and $rule.enabled (ge $every (mulf 60.0 $rule.commitAgeMinutes)) -}}
+{{- fail (printf "monitoring.prometheusRule.commitAgeMinutes=%d is no longer than job.checkpoint.every_seconds=%s, so that there would always be an alert: raise it" (int $rule.commitAgeMinutes) (toString $every)) -}}
+{{- end -}}
 {{- end }}
 
 {{/* Kubernetes refuses these with kilobytes, after half of the objects have changed. */}}

@@ -5,7 +5,7 @@
 {{- if include "tfleet.hasEvaluator" . }}{{ $roles = append $roles "evaluator" }}{{ end -}}
 {{- range $role := $roles -}}
 {{- $replica := include "tfleet.replica" (dict "root" $ "role" $role) | fromYaml -}}
-{{- $pod := dict "root" $ "replica" $replica "uses" (list "job" "token" "task" "storage" "scratch" "user") -}}
+{{- $pod := dict "root" $ "replica" $replica "uses" (list "job" "token" "tls" "task" "storage" "scratch" "user") -}}
 {{- $names := list -}}
 {{- range include "tfleet.volumes" $pod | fromYamlArray -}}
 {{- if has .name $names -}}
@@ -52,5 +52,12 @@
 {{- end -}}
 {{- if and (dig "tcp" false (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
 {{- fail "job.tcp is for jobs on one machine, and pods always speak TCP: leave it out" -}}
+{{- end -}}
+{{- $memory := dig "shared_memory" "auto" (.Values.job | default dict) | default "auto" -}}
+{{- if and (ne $memory "auto") (not (include "tfleet.ownCommand" .)) -}}
+{{- fail (printf "job.shared_memory=%s is for jobs on one machine, and pods share no memory: leave it out" $memory) -}}
+{{- end -}}
+{{- if and (dig "listen" "" (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
+{{- fail "job.listen is for jobs on one machine, and pods get workers by replicas or tfleet scale: leave it out" -}}
 {{- end -}}
 {{- end }}

@@ -20,6 +20,12 @@
 {{- $_ := set $job "workers" (int .Values.worker.number) -}}
 {{- $_ := set $job "ps" (int .Values.ps.number) -}}
 {{- $_ := set $job "status_port" (include "tfleet.statusPort" . | int) -}}
+{{- if include "tfleet.tlsSecret" . -}}
+  {{- range $field, $file := dict "tls_cert" "tls.crt" "tls_key" "tls.key" "tls_ca" "ca.crt" -}}
+    {{- $_ := set $job $field (printf "/etc/tfleet/tls/%s" $file) -}}
+  {{- end -}}
+  {{- $_ := set $job "tls_server_name" (include "tfleet.tlsServerName" .) -}}
+{{- end -}}
 {{ toYaml $job }}
 {{- end }}
 

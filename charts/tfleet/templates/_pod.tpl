@@ -5,9 +5,9 @@ The spec of a pod with one container.
   root, component
   replica: what values say of image, limit, request, gpuCount, nodeSelector, tolerations, affinity, ...
   container: YAML of the container's command, args, env, ports
-  uses: which of job, token, storage, scratch, task, user are mounted
+  uses: which of job, token, tls, storage, scratch, task, user are mounted
   optional: restartPolicy, subdomain, spread (unless the replica has constraints), serviceAccount (with apiToken),
-    deadline in seconds, readOnly (the storage), name of the container
+    deadline and grace in seconds, readOnly (the storage), name of the container
 */}}
 {{- define "tfleet.podSpec" -}}
 {{- $values := .root.Values -}}
@@ -23,7 +23,7 @@ activeDeadlineSeconds: {{ . }}
 serviceAccountName: {{ .serviceAccount | default (include "tfleet.serviceAccount" .root) | quote }}
 automountServiceAccountToken: {{ .apiToken | default false }}
 enableServiceLinks: false
-terminationGracePeriodSeconds: 30
+terminationGracePeriodSeconds: {{ .grace | default 30 }}
 securityContext:
   runAsNonRoot: true
   {{- if gt (int $values.user.uid) 0 }}
@@ -146,6 +146,11 @@ volumes:
   mountPath: /etc/tfleet/token
   readOnly: true
 {{- end }}
+{{- if and (has "tls" .uses) (include "tfleet.tlsSecret" .root) }}
+- name: tfleet-tls
+  mountPath: /etc/tfleet/tls
+  readOnly: true
+{{- end }}
 {{- if and (has "task" .uses) .root.Values.taskFile.name }}
 - name: tfleet-task
   mountPath: /etc/tfleet/task
@@ -189,6 +194,16 @@ volumes:
     items:
       - key: token
         path: token
+{{- end }}
+{{- if and (has "tls" .uses) (include "tfleet.tlsSecret" .root) }}
+- name: tfleet-tls
+  secret:
+    secretName: {{ include "tfleet.tlsSecret" .root | quote }}
+    items:
+      {{- range list "tls.crt" "tls.key" "ca.crt" }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
 {{- end }}
 {{- if and (has "task" .uses) .root.Values.taskFile.name }}
 - name: tfleet-task

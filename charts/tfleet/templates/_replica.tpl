@@ -26,10 +26,11 @@ spec:
       "root" .root
       "replica" $replica
       "restartPolicy" .restartPolicy
+      "grace" (int .root.Values.terminationGracePeriodSeconds)
       "spread" (include "tfleet.spread" (dict "root" .root "component" .role) | fromYamlArray)
       "subdomain" (ternary "" (printf "%s-%s" $name .role) (or $tfjob (eq .role "evaluator")))
       "name" (ternary "tensorflow" "main" $tfjob)
-      "uses" (list "job" "token" "task" "storage" "scratch" "user")
+      "uses" (list "job" "token" "tls" "task" "storage" "scratch" "user")
       "container" (include "tfleet.replicaContainer" (dict "root" .root "role" .role "replica" $replica))
     ) | trim | nindent 2 }}
 {{- end }}
@@ -118,6 +119,8 @@ ports:
   value: /etc/tfleet/token/token
 - name: TFLEET_JOB_FILE
   value: /etc/tfleet/job/job.yaml
+- name: TFLEET_GRACE_SECONDS
+  value: {{ int .root.Values.terminationGracePeriodSeconds | quote }}
 - name: TFLEET_RENDEZVOUS
   value: "{{ $name }}{{ if $tfjob }}-ps-0{{ end }}:{{ int .root.Values.ps.port }}"
 - name: TFLEET_POD_IP

@@ -39,7 +39,10 @@ class Outcome:
         if self.code == ExitCode.DONE:
             return None
         if self.detached:
-            return Interrupted(f"interrupted, but the job goes on: 'tfleet status {place.name}' tells what it does")
+            return Interrupted(
+                f"interrupted, but the job goes on: 'tfleet status {place.name}' tells what it does, "
+                f"'tfleet attach {place.name}' follows it again"
+            )
         if self.code == ExitCode.INTERRUPTED:
             step = self.status.get("step", 0)
             where = f"at step {step:,}, all of it committed" if step else "before the first step"
@@ -53,9 +56,15 @@ class Outcome:
 
 @dataclass
 class Interrupts:
-    """Counts Ctrl-C (and SIGTERM, SIGHUP); the second one raises KeyboardInterrupt at once."""
+    """Counts Ctrl-C (and SIGTERM, SIGHUP); the second one raises KeyboardInterrupt at once.
+
+    Attributes:
+        count: how many came.
+        last: what the last one is called.
+    """
 
     count: int = 0
+    last: str = "Ctrl-C"
     _before: dict[signal.Signals, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -75,6 +84,7 @@ class Interrupts:
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self.last = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if self.count > 1:
             raise KeyboardInterrupt
 
@@ -85,7 +95,7 @@ def follow(
     interrupts: Interrupts,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Shows the job's progress until it has ended; blocks.
 
@@ -97,7 +107,7 @@ def follow(
         display: where its progress is shown.
         interrupts: the signals caught since before the job was started.
         clock: gives the time in seconds.
-        sleep: waits for a time in seconds.
+        sleep: waits for a time in seconds; None: the job's own `wait`.
 
     Raises:
         KeyboardInterrupt: at the second Ctrl-C; the caller ends the job.
@@ -111,8 +121,8 @@ def follow(
             asked = True
             display.say("interrupted: waiting for the final commit (Ctrl-C again kills the job at once)")
             with contextlib.suppress(WrongInput):
-                job.end("interrupt", "interrupted by Ctrl-C")
-        sleep(INTERVAL)
+                job.end("interrupt", f"interrupted by {interrupts.last}")
+        (sleep or job.wait)(INTERVAL)
     status = job.status()
     display.show(status, clock())
     return Outcome(code, status)

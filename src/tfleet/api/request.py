@@ -10,7 +10,7 @@ from typing import Any
 
 from tfleet.api.names import Name, nest, parse
 from tfleet.spec.errors import WrongInput
-from tfleet.spec.job import TASK_DEFAULT, JobSpec, read_yaml
+from tfleet.spec.job import TASK_DEFAULT, TLS_FILES, JobSpec, read_yaml
 from tfleet.spec.rundir import RunDir
 from tfleet.tasks.names import BUILTINS, file_part, object_part
 
@@ -71,7 +71,8 @@ class Request:
             )
         if self.elsewhere:
             return spec
-        return _pin_aggregate(_anchored(_with_task_defaults(spec)), before)
+        spec = _anchored(_with_task_defaults(spec))
+        return spec.pinned(before) if before else spec
 
     def folder(self, spec: JobSpec, stamp: str) -> Path:
         """Chooses the run directory, absolute; makes nothing.
@@ -144,17 +145,9 @@ def _with_task_defaults(spec: JobSpec) -> JobSpec:
 
 
 def _anchored(spec: JobSpec) -> JobSpec:
-    """Makes the paths of task and data absolute, so that the run can be resumed and evaluated from any folder."""
+    """Makes the paths of task and files absolute, so that the run can be resumed and evaluated from any folder."""
     file = file_part(spec.task)
     task = spec.task if file is None else f"{file}:{object_part(spec.task)}"
-    data = str(Path(spec.data_dir).expanduser().absolute()) if spec.data_dir else ""
-    return spec.model_copy(update={"task": task, "data_dir": data})
-
-
-def _pin_aggregate(spec: JobSpec, before: JobSpec | None) -> JobSpec:
-    """Keeps the batches of a sync step as they were: resuming with more workers must not change the arithmetic."""
-    if before is None or before.strategy != "sync" or spec.strategy != "sync" or spec.replicas_to_aggregate:
-        return spec
-    if spec.aggregate == before.aggregate:
-        return spec
-    return spec.model_copy(update={"replicas_to_aggregate": before.aggregate})
+    paths = {name: getattr(spec, name) for name in ("data_dir", *TLS_FILES)}
+    absolute = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items() if path}
+    return spec.model_copy(update={"task": task, **absolute})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -95,6 +96,10 @@ class Job(ABC):
     @abstractmethod
     def poll(self) -> ExitCode | None:
         """Returns the job's result once every process has ended, else None; does not block."""
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for a time until `poll` is worth another look: at most so many seconds, less where something ends."""
+        time.sleep(seconds)
 
     @abstractmethod
     def end(self, how: Ending, reason: str) -> None:

@@ -7,6 +7,10 @@ from typing import Any
 
 START = 10.0
 """Seconds that a ps may take from its start until it is heard of, at least."""
+STOOD_STILL = 5.0
+"""Seconds between two looks after which the launcher itself stood still, perhaps with the whole machine."""
+HANGS = "it did not answer"
+"""Why a ps is killed."""
 
 
 class Hanging:
@@ -22,6 +26,7 @@ class Hanging:
         # ps 0 may wait for a ps as long as that, and a ps just started has neither joined nor told anything yet.
         self._patience = max(2 * peer_timeout, START)
         self._signs: dict[int, tuple[Any, float]] = {}
+        self._looked: dict[int, float] = {}
 
     def look(self, index: int, status: Mapping[str, Any], now: float) -> bool:
         """Returns whether ps `index`, whose process lives, has given no sign of life for too long.
@@ -31,12 +36,14 @@ class Hanging:
             status: the job's last one.
             now: seconds, monotonic.
         """
+        between, self._looked[index] = now - self._looked.get(index, now), now
         missing = {int(row["index"]) for row in status.get("ps", []) if row["state"] == "missing"}
         if index and index not in missing:
             self.forget(index)
             return False
         sign = 0 if index else status.get("updated")
         last, since = self._signs.get(index, (sign, now))
+        since = min(now, since + between) if between > STOOD_STILL else since
         self._signs[index] = (sign, since if sign == last else now)
         return now - self._signs[index][1] > self._patience
 

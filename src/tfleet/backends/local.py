@@ -11,13 +11,15 @@ from tfleet.backends.base import Backend, Plan
 from tfleet.backends.local_job import LocalJob, StartedJob
 from tfleet.backends.ports import require_free
 from tfleet.backends.processes import Children
-from tfleet.backends.replicas import CommandBuilder, Replicas, replica_command
+from tfleet.backends.replicas import AUTO, CommandBuilder, Replicas, replica_command
 from tfleet.backends.trace import Trace
 from tfleet.backends.upkeep import Upkeep
+from tfleet.spec.environment import UNIX
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
 from tfleet.wire.address import Address
+from tfleet.wire.secure import tls_of
 
 LISTEN_PATIENCE = 0.5
 """Seconds that the ps have to listen before the workers are started, whose imports take every core for seconds."""
@@ -40,15 +42,22 @@ class LocalBackend(Backend):
         """Decides what would be started; see `Backend.plan`.
 
         Raises:
-            WrongInput: for an option of the job that does nothing on one machine.
+            WrongInput: for an option of the job that does nothing on one machine, or certificates that cannot be used.
         """
-        if spec.wire_dtype != "float32" and spec.shared_memory == "auto" and not spec.tcp:
+        if spec.wire_dtype != "float32" and spec.shared_memory == "auto" and not (spec.tcp or spec.listen):
             raise WrongInput(
                 f"--wire-dtype {spec.wire_dtype} does nothing on one machine, where gradients go through memory that "
                 "replicas share; leave it out, or add --tcp or --shared-memory never"
             )
         run = RunDir.at(run_dir)
-        return Plan(spec, run.path, resume, tuple(Replicas(spec, run, self._command).all(resume)))
+        replicas = Replicas(spec, run, self._command)
+        if spec.tls_cert and replicas.ps_hosts[0].startswith(UNIX):
+            raise WrongInput(
+                "--tls-cert does nothing on one machine, where replicas talk by Unix sockets that no network reaches; "
+                "leave the TLS flags out, or add --tcp or --listen"
+            )
+        tls_of(spec, replicas.ps_hosts[0].replace(AUTO, ":1"))
+        return Plan(spec, run.path, resume, tuple(replicas.all(resume)))
 
     def start(self, plan: Plan) -> StartedJob:
         """Starts the processes of the plan; see `Backend.start`. Blocks until the ps listen, half a second at most.
@@ -67,16 +76,18 @@ class LocalBackend(Backend):
             children = undo.enter_context(Children(keep=(_lock(run),)))
             if not plan.resume:
                 _refuse_used(run)
-            trace = Trace(run, made, [run.log(r.role, r.index) for r in plan.replicas])
+            trace = Trace(run, made, [run.launcher_log, *(run.log(r.role, r.index) for r in plan.replicas)])
             undo.callback(trace.remove)
             undo.callback(children.end)
             replicas = Replicas(plan.spec, run, self._command)
             replicas.choose_ports()
+            if plan.spec.listen:
+                _require_ours(plan.spec.listen, replicas.ps_hosts)
             try:
                 # What ps 0 told about an earlier run would otherwise be taken for the result of this one.
                 run.status_file.unlink(missing_ok=True)
                 run.make_token()
-                write_atomically(run.job_file, plan.spec.dump())
+                run.write_job(plan.spec.dump())
                 write_atomically(run.endpoint_file, replicas.ps_hosts[0])
             except OSError as error:
                 raise run.not_writable(error) from None
@@ -106,6 +117,23 @@ def _wait_for(addresses: Iterable[str], children: Children) -> None:
                 address.connect(0.1).close()
                 break
             time.sleep(0.01)
+
+
+def _require_ours(listen: str, addresses: Iterable[str]) -> None:
+    """Checks that this machine has the address on which the ps are to listen, and that their ports are free.
+
+    Raises:
+        WrongInput: when it has not, or they are not.
+    """
+    for address in map(Address.parse, addresses):
+        try:
+            address.listen().close()
+        except WrongInput as error:
+            why = str(error).rpartition("; ")[0]
+            raise WrongInput(
+                f"--listen {listen}: {why}; give an address of this machine, and a port from which on as many are free "
+                "as there are ps, or none"
+            ) from None
 
 
 def _refuse_used(run: RunDir) -> None:

@@ -16,9 +16,11 @@ from tfleet.backends.base import Ending, Job
 from tfleet.backends.logtail import LogTail
 from tfleet.backends.processes import GRACE, Children
 from tfleet.backends.upkeep import Upkeep
-from tfleet.server.control import request_end, request_scale
+from tfleet.server.control import request_end, request_remark, request_scale
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
+from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
+from tfleet.wire.secure import tls_of
 
 RequestEnd = Callable[[RunDir, Ending, str], None]
 """Tells ps 0 how and why to end the job; raises TfleetError or OSError when it does not answer."""
@@ -55,6 +57,8 @@ class LocalJob(Job):
         request: how ps 0 is told to end.
     """
 
+    outlives = True
+
     def __init__(self, run: RunDir, request: RequestEnd = request_end) -> None:
         self.handle = str(run.path)
         self._run = run
@@ -78,9 +82,11 @@ class LocalJob(Job):
         Returns at once, or after the `GRACE` seconds between the two signals.
 
         Raises:
-            WrongInput: when the job is not running.
+            WrongInput: when the job is not running, or it is to stop and its certificates cannot be used any more.
         """
         self._require_running()
+        if how == "stop":
+            tls_of(JobSpec.load(self._run.job_file))  # told and renewed, rather than that SIGTERM interrupts the job
         try:
             self._request(self._run, how, reason)
         except (TfleetError, OSError):
@@ -138,6 +144,8 @@ class StartedJob(LocalJob):
         refused: called when all processes have ended and the result is exit code 2.
     """
 
+    outlives = False
+
     def __init__(
         self,
         run: RunDir,
@@ -152,9 +160,10 @@ class StartedJob(LocalJob):
         self._upkeep = upkeep
         self._clock = clock
         self._refused = refused
+        self._remark: Callable[[RunDir, str], None] = request_remark
         self._last: dict[str, Any] = {}
         self._trouble = ""
-        self._since = 0.0
+        self._since = self._tell_at = 0.0
         self._over_since: float | None = None
         self._result: ExitCode | None = None
         self._asked = False
@@ -179,6 +188,10 @@ class StartedJob(LocalJob):
                 self._refused()
             self.children.close()
         return self._result
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for a time, or until a process has ended; see `Job.wait`."""
+        self.children.wait(seconds)
 
     def end(self, how: Ending, reason: str) -> None:
         """Asks ps 0 to end the job; see `LocalJob.end`."""
@@ -219,6 +232,7 @@ class StartedJob(LocalJob):
             return
         if not self.children.ending:
             self._upkeep.tend(status, now)
+            self._tell_news(now)
         trouble = self._upkeep.trouble()
         if trouble != self._trouble:
             self._trouble, self._since = trouble, now
@@ -228,6 +242,17 @@ class StartedJob(LocalJob):
                 self._request(self._run, "fail", trouble)
             except (TfleetError, OSError):
                 self.children.terminate(GRACE)
+
+    def _tell_news(self, now: float) -> None:
+        """Has ps 0 tell in the status what only the launcher knows; later, where ps 0 is being started again."""
+        if not self._upkeep.news or now < self._tell_at:
+            return
+        try:
+            self._remark(self._run, self._upkeep.news[0])
+        except (TfleetError, OSError):
+            self._tell_at = now + SETTLE
+        else:
+            del self._upkeep.news[0]
 
     @property
     def _awaited(self) -> bool:

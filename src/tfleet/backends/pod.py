@@ -19,9 +19,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfleet.backends.hanging import Hanging
+from tfleet.backends.hanging import HANGS, Hanging
 from tfleet.backends.logtail import LogTail, last_line
 from tfleet.backends.pod_run import PodRun, last_word
 from tfleet.backends.processes import Child, Children
@@ -39,20 +39,25 @@ from tfleet.spec.environment import (
     WORKER_HOSTS,
     ReplicaEnvironment,
     Whereabouts,
+    grace_of,
 )
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
+from tfleet.wire.secure import tls_of
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 TICK = 0.1
 """Seconds between two looks at the replica."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at what an upgrade has changed, at a ps that may hang, and at a job that may be over."""
 TERMINATION_LOG = Path("/dev/termination-log")
-COMMIT_PATIENCE = 15.0
-"""Seconds for the commit that a leaving ps has made: of the 30 that Kubernetes gives a pod."""
+RESERVE = 5.0
+"""Seconds of the grace period that are kept to end in: the rest is for the commit of a ps, or the batch of a worker."""
 
 
 class Pod:
@@ -80,7 +85,10 @@ class Pod:
         self._hanging = Hanging(self._spec.peer_timeout)
         self._log = run.log(self._me.role, self._me.index)
         self._tail = LogTail({self._me.name: self._log}, from_end=True)
+        self._grace = grace_of(os.environ)
+        self._tls: Tls | None = None
         self._asked = False
+        self._asked_at = self._end_by = 0.0
         self._refused_scale = ""
 
     @property
@@ -91,6 +99,12 @@ class Pod:
         """Blocks until the replica has ended for good; returns the exit code of the pod."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._terminated)
+        try:
+            # Of one Secret for all: who cannot use it can tell nobody, and need not.
+            self._tls = tls_of(self._spec, self._first.announce)
+        except WrongInput as error:
+            _tell(str(error))
+            return ExitCode.WRONG_INPUT if self._me.role == "worker" else ExitCode.DONE
         try:
             self._shared.check()
             if (code := self._shared.over()) is not None:
@@ -121,7 +135,7 @@ class Pod:
             reason = last_line(child.log)
             if code == ExitCode.WRONG_INPUT:
                 return self._refuse(reason.removeprefix("tfleet: "))
-            epitaph = f"{child} ended with {child.outcome()}{_why(code, reason)}"
+            epitaph = f"{child} {child.outcome()}{_why(child, reason)}"
             if not self._restarts.died(self._me.name, time.monotonic()):
                 return self._spent(child, epitaph)
             count = self._restarts.count(self._me.name)
@@ -152,6 +166,9 @@ class Pod:
             if self._asked and not leaving:
                 leaving = True
                 self._leave(child)
+            elif leaving and time.monotonic() >= self._end_by:
+                child.tell(f"{child} did not end within its grace period of {self._grace:g} s, and is killed")
+                child.kill()
             elif not self._asked and time.monotonic() >= look_at:
                 self._look(child)
                 look_at = time.monotonic() + LOOK_EVERY
@@ -165,7 +182,7 @@ class Pod:
         status = self._shared.status()
         if self._hanging.look(self._me.index, status, time.monotonic()):
             child.tell(f"{child} lives but does not answer, and is killed")
-            child.kill()
+            child.kill(HANGS)
         if self._leads and status.get("phase") == "training":
             self._scale(int(status.get("workers_wanted", 0)))
 
@@ -190,11 +207,31 @@ class Pod:
         if self._me.role != "ps":
             child.terminate()
             return
+        patience = min(control.PATIENCE, self._left() / 2)
         try:
-            self._call("commit", timeout=COMMIT_PATIENCE)
+            self._call("commit", patience=patience, timeout=max(TICK, self._left() - patience))
         except TfleetError as error:
-            print(f"tfleet: no commit before {child} leaves: {error}", flush=True)
+            if self._leads or not self._committed_meanwhile():
+                print(f"tfleet: no commit before {child} leaves: {error}", flush=True)
         child.kill()
+
+    def _left(self) -> float:
+        """Seconds until this pod has to end."""
+        return max(TICK, self._end_by - time.monotonic())
+
+    def _committed_meanwhile(self) -> bool:
+        """Waits for a commit that this ps did not get to ask for: where all pods leave, ps 0 may be hard to find.
+
+        It has one made itself then, and needs this ps for it.
+        """
+        while time.monotonic() < self._end_by:
+            status = self._shared.status()
+            if status.get("phase") != "training":
+                return False
+            if (status.get("last_commit") or {}).get("time", 0.0) >= self._asked_at:
+                return True
+            time.sleep(TICK)
+        return False
 
     def _spent(self, child: Child, epitaph: str) -> int:
         """The budget of this pod is spent: a worker waits for the job's end, so that its index is not spent too."""
@@ -227,12 +264,10 @@ class Pod:
 
     def _refuse(self, sentence: str) -> int:
         """Wrong input: everybody is told, so that the Job of the workers fails at once."""
-        print(f"tfleet: {sentence}", file=sys.stderr, flush=True)
-        last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
+        _tell(sentence)
         if self._leads:
-            refuse(
-                Address.parse(self._first.listen), self._token, sentence, self._spec.join_timeout, lambda: self._asked
-            )
+            here, patience = Address.parse(self._first.listen), self._spec.join_timeout
+            refuse(here, self._token, sentence, patience, lambda: self._asked, self._tls)
             return ExitCode.DONE
         try:
             self._call("fail", message=sentence, exit_code=int(ExitCode.WRONG_INPUT))
@@ -243,11 +278,11 @@ class Pod:
         # A ps or evaluator that Kubernetes started again would wait for a ps 0 that has ended.
         return ExitCode.WRONG_INPUT if self._me.role == "worker" else ExitCode.DONE
 
-    def _call(self, name: str, timeout: float = control.TIMEOUT, **values: Any) -> None:
+    def _call(self, name: str, **values: Any) -> None:
         # A pod that is about to end is no longer behind the service: ps 0 is asked where it listens.
         here = Address("localhost", Address.parse(self._first.listen).port)
         address = here if self._leads else Address.parse(self._first.first)
-        control.call(address, self._token, name, timeout=timeout, **values)
+        control.call(address, self._token, name, tls=self._tls, **values)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -260,14 +295,22 @@ class Pod:
             print(line.partition(" | ")[2], flush=True)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
+        if not self._asked:
+            self._asked_at = time.time()
+            self._end_by = time.monotonic() + max(TICK, self._grace - RESERVE)
         self._asked = True
 
 
-def _why(code: int, last: str) -> str:
-    """Says what is known of a process that died: its last line, or who sends the signal that it could not catch."""
-    if code == -signal.SIGKILL:
-        return " (in a pod mostly for want of memory: raise limit.memory of its role)"
-    return f" ({last})" if code > 0 and last else ""
+def _tell(sentence: str) -> None:
+    print(f"tfleet: {sentence}", file=sys.stderr, flush=True)
+    last_word(TERMINATION_LOG, {"phase": "failed", "exit_code": int(ExitCode.WRONG_INPUT), "reason": sentence})
+
+
+def _why(child: Child, last: str) -> str:
+    """Says what else is known of a process that died: its last line, or what helps where memory was short."""
+    if "memory" in child.killed:
+        return " (then raise limit.memory of its role)"
+    return f" ({last})" if (child.code or 0) > 0 and last else ""
 
 
 def scaled_away(environ: Mapping[str, str]) -> bool:

@@ -2,8 +2,8 @@
 
 Each child leads a process group of its own: a Ctrl-C of the terminal reaches the launcher alone, and whatever a child
 starts is ended with it. They share one session, and so one share of the processors, within which the system switches
-between them less often (measured: a tenth more steps than with a session each). Each child inherits the read end of a
-lifeline (`tfleet.spec.lifeline`). No threads: `poll` drives everything.
+between them less often than between sessions. Each child inherits the read end of a lifeline
+(`tfleet.spec.lifeline`). No threads: `poll` drives everything.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tfleet.backends.oom import OomKills
 from tfleet.spec.environment import LIFELINE_FD, VARIABLES
 from tfleet.spec.errors import WrongInput
 
@@ -32,14 +34,28 @@ class Child:
         index: its number within the role.
         log: where its output goes.
         code: its exit code once `poll` has seen its end, -n after signal n; None while it lives.
+        killed: why it got SIGKILL, as far as that is known; empty where it did not, or nobody can tell.
     """
 
-    def __init__(self, role: str, index: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(
+        self, role: str, index: int, process: subprocess.Popen[bytes], log: Path, oom: OomKills | None = None
+    ) -> None:
+        """Takes charge of a process.
+
+        Args:
+            role: its role.
+            index: its number within the role.
+            process: the process.
+            log: where its output goes.
+            oom: is asked when somebody else ends it with SIGKILL.
+        """
         self.role = role
         self.index = index
         self.log = log
         self.code: int | None = None
         self._process = process
+        self._oom = oom
+        self.killed = ""
 
     @property
     def pid(self) -> int:
@@ -55,6 +71,8 @@ class Child:
             # Before it is reaped: until then its number, and so its group, cannot belong to anyone else.
             self._kill_group()
             self.code = self._process.wait()
+            if self.code == -signal.SIGKILL and self._oom and not self.killed:
+                self.killed = self._oom.evidence()
         return self.code
 
     def terminate(self) -> None:
@@ -63,9 +81,14 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
-    def kill(self) -> None:
-        """Sends SIGKILL to the process and everything in its group."""
+    def kill(self, why: str = "it did not end when it was asked to") -> None:
+        """Sends SIGKILL to the process and everything in its group.
+
+        Args:
+            why: for `outcome`.
+        """
         if self.poll() is None:
+            self.killed = why
             self._kill_group()
 
     def tell(self, sentence: str) -> None:
@@ -74,9 +97,11 @@ class Child:
             file.write(f"tfleet: {sentence}\n")
 
     def outcome(self) -> str:
-        """Says how it ended, for messages: `code 3` or `signal 9`."""
+        """Says how it ended, as the end of a sentence about it: `ended with code 3`, `was killed (SIGKILL): ...`."""
         code = self.code or 0
-        return f"signal {-code}" if code < 0 else f"code {code}"
+        if code == -signal.SIGKILL:
+            return f"was killed (SIGKILL){': ' + self.killed if self.killed else ''}"
+        return f"ended with signal {-code}" if code < 0 else f"ended with code {code}"
 
     def _has_exited(self) -> bool:
         if not hasattr(os, "waitid"):
@@ -106,6 +131,7 @@ class Children:
         self.all: list[Child] = []
         self._keep = tuple(keep)
         self._clock = clock
+        self._oom = OomKills()
         self._kill_at: float | None = None
         self._owner = os.getpid()
         self._lifeline, writer = os.pipe()
@@ -144,7 +170,7 @@ class Children:
                 f"{role} {index} cannot be started: {error.filename}: {error.strerror}; "
                 "check the command, the run directory and the limits of this machine with 'tfleet doctor'"
             ) from None
-        child = Child(role, index, process, log)
+        child = Child(role, index, process, log, self._oom)
         self.all = [c for c in self.all if c.code is None or (c.role, c.index) != (role, index)]
         self.all.append(child)
         return child
@@ -160,6 +186,20 @@ class Children:
             if child.poll() is None and late:
                 child.kill()
         return all(child.code is not None for child in self.all)
+
+    def wait(self, seconds: float) -> None:
+        """Blocks for so many seconds, or until the first of those that live has ended."""
+        living = [child.pid for child in self.all if child.code is None]
+        if not living or not hasattr(os, "pidfd_open"):
+            time.sleep(seconds)
+            return
+        waiting = select.poll()
+        with contextlib.ExitStack() as opened:
+            for pid in living:
+                handle = os.pidfd_open(pid)
+                opened.callback(os.close, handle)
+                waiting.register(handle, select.POLLIN)
+            waiting.poll(seconds * 1000)
 
     @property
     def ending(self) -> bool:

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from tfleet.backends.base import Replica
 from tfleet.backends.ports import free_ports
-from tfleet.spec.environment import RESTARTS, TOKEN_FILE, UNIX, ReplicaEnvironment
+from tfleet.spec.environment import RESTARTS, TOKEN_FILE, UNIX, ReplicaEnvironment, split_listen
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
 
 CommandBuilder = Callable[[str, int, Path, bool], tuple[str, ...]]
 """(role, index, run directory, resume) -> command."""
 
-AUTO = "127.0.0.1:auto"
-"""An address in a plan whose port is chosen at the start."""
+AUTO = ":auto"
+"""How an address in a plan ends whose port is chosen at the start."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Replicas:
     command: CommandBuilder
     ps_hosts: list[str] = field(default_factory=list)
     worker_hosts: list[str] = field(default_factory=list)
+    _chosen: bool = False
 
     def __post_init__(self) -> None:
         self.ps_hosts = [self._address("ps", index) for index in range(self.spec.ps)]
@@ -73,17 +75,23 @@ class Replicas:
 
     def choose_ports(self) -> None:
         """Puts free ports where the plan has none."""
-        if AUTO in self.ps_hosts:
-            ports = free_ports(len(self.ps_hosts) + len(self.worker_hosts))
-            hosts = [f"127.0.0.1:{port}" for port in ports]
-            self.ps_hosts, self.worker_hosts = hosts[: len(self.ps_hosts)], hosts[len(self.ps_hosts) :]
+        hosts = [*self.ps_hosts, *self.worker_hosts]
+        missing = sum(host.endswith(AUTO) for host in hosts)
+        ports = iter(free_ports(missing) if missing else [])
+        hosts = [host.removesuffix(AUTO) + f":{next(ports)}" if host.endswith(AUTO) else host for host in hosts]
+        self.ps_hosts, self.worker_hosts = hosts[: len(self.ps_hosts)], hosts[len(self.ps_hosts) :]
+        self._chosen = True
 
     def _real(self, address: str) -> str:
-        return f"127.0.0.1:{free_ports(1)[0]}" if address == AUTO and AUTO not in self.ps_hosts else address
+        chosen = self._chosen and address.endswith(AUTO)
+        return f"{address.removesuffix(AUTO)}:{free_ports(1)[0]}" if chosen else address
 
     def _address(self, role: str, index: int) -> str:
-        if self.spec.tcp or sys.platform != "linux":
-            return AUTO
+        if self.spec.listen and role == "ps":
+            host, port = split_listen(self.spec.listen)
+            return f"{host}:{port + index}" if port else host + AUTO
+        if self.spec.listen or self.spec.tcp or sys.platform != "linux":
+            return LOOPBACK + AUTO
         # In Linux's abstract namespace: nothing lies in the file system that a killed process could leave behind.
         digest = hashlib.sha256(os.fsencode(self.run.path)).hexdigest()[:16]
         return f"{UNIX}@tfleet-{os.getuid()}-{digest}-{role}-{index}"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 FIRST = 1.0
 """Seconds before the second restart of a replica; each later one waits twice as long. The first comes at once."""
+LONGEST = 30.0
+"""Seconds that a restart waits at most."""
+STEADY = 60.0
+"""Seconds of life after which a replica is well: its next restart comes at once again."""
 
 
 class Restarts:
@@ -16,6 +20,8 @@ class Restarts:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._counts: dict[str, int] = {}
+        self._row: dict[str, int] = {}
+        self._since: dict[str, float] = {}
         self._due: dict[str, float] = {}
 
     def count(self, name: str) -> int:
@@ -28,7 +34,10 @@ class Restarts:
         if before >= self._budget:
             return False
         self._counts[name] = before + 1
-        self._due[name] = now + (FIRST * 2 ** (before - 1) if before else 0.0)
+        # The budget is for the whole job; pauses are for who dies again and again.
+        row = 0 if now - self._since.get(name, now) >= STEADY else self._row.get(name, 0)
+        self._row[name] = row + 1
+        self._due[name] = now + (min(LONGEST, FIRST * 2 ** (row - 1)) if row else 0.0)
         return True
 
     def planned(self, name: str) -> bool:
@@ -49,4 +58,5 @@ class Restarts:
         names = [name for name, when in self._due.items() if when <= now]
         for name in names:
             del self._due[name]
+            self._since[name] = now
         return names

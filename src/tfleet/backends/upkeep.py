@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfleet.backends.hanging import Hanging
+from tfleet.backends.hanging import HANGS, Hanging
 from tfleet.backends.logtail import last_line
 from tfleet.backends.processes import Child, Children
 from tfleet.backends.replicas import Replicas
@@ -16,12 +16,20 @@ MEANT = (ExitCode.DONE, ExitCode.WRONG_INPUT, ExitCode.INTERRUPTED)
 """Exit codes of replicas that ended because they meant to: they are not started again."""
 
 
+def guests_in(status: Mapping[str, Any]) -> int:
+    """Returns how many workers that joined by hand are here, by a status."""
+    return sum(bool(m.get("host")) and m["state"] in ("joined", "working") for m in status.get("members", []))
+
+
 class Upkeep:
     """Looks after the processes of one job, whenever `tend` is called; nothing here waits.
 
     Args:
         children: the processes.
         replicas: makes those that are started later.
+
+    Attributes:
+        news: what the status is to tell, oldest first; whoever has told it takes it out.
     """
 
     def __init__(self, children: Children, replicas: Replicas) -> None:
@@ -31,6 +39,9 @@ class Upkeep:
         self._seen: set[Child] = set()
         self._drained: set[Child] = set()
         self._hanging = Hanging(replicas.spec.peer_timeout)
+        self._guests = 0
+        self.news: list[str] = []
+        self._asked = 0
 
     @property
     def pending(self) -> bool:
@@ -44,7 +55,9 @@ class Upkeep:
             status: the job's last one; it is not over.
             now: seconds, monotonic.
         """
-        self._scale(int(status.get("workers_wanted", self._replicas.spec.workers)))
+        asked, self._asked = self._asked, int(status.get("workers_asked", 0))
+        self._scale(int(status.get("workers_wanted", self._replicas.spec.workers)), again=self._asked > asked)
+        self._guests = guests_in(status)
         self._end_hanging(status, now)
         for child in list(self._children.all):
             if child.code is not None and child not in self._seen:
@@ -62,9 +75,10 @@ class Upkeep:
         workers = self._children.of("worker")
         lost = [child for child in workers if self._is_lost(child)]
         least = self._replicas.spec.elastic.min
-        if lost and len(workers) - len(lost) < least:
+        living = len(workers) - len(lost) + self._guests
+        if lost and living < least:
             worst = max(lost, key=lambda child: child.code != 0)
-            left = "no worker is left" if len(lost) == len(workers) else f"fewer than {least} workers are left"
+            left = f"fewer than {least} workers are left" if living else "no worker is left"
             return f"{left}: {self._epitaph(worst)}; the last commit is kept, go on with --resume"
         return ""
 
@@ -72,10 +86,13 @@ class Upkeep:
         return child.code is not None and not self._restarts.planned(str(child))
 
     def _ended(self, child: Child, now: float) -> None:
-        if child in self._drained or child.code in MEANT or not self._restarts.died(str(child), now):
+        if child in self._drained or child.code in MEANT:
+            return
+        if not self._restarts.died(str(child), now):
+            self.news.append(f"{child} is given up: {self._epitaph(child)}")
             return
         times = f"{self._restarts.count(str(child))} of {self._replicas.spec.restarts}"
-        child.tell(f"{child} ended with {child.outcome()} and is started again (restart {times})")
+        child.tell(f"{child} {child.outcome()} and is started again (restart {times})")
 
     def _start(self, role: str, index: int) -> None:
         # A ps that died before the first commit begins anew, whatever it is told.
@@ -85,14 +102,20 @@ class Upkeep:
             self._hanging.forget(index)
         self._children.start(role, index, replica.command, replica.env, log)
 
-    def _scale(self, wanted: int) -> None:
-        """Starts workers that are wanted, and drains others, the highest index first."""
+    def _scale(self, wanted: int, *, again: bool) -> None:
+        """Starts workers that are wanted, and drains others, the highest index first.
+
+        Args:
+            wanted: number of workers.
+            again: whether somebody has asked for it just now: workers that have left by themselves come back then.
+        """
         present = {child.index: child for child in self._children.of("worker")}
         for index in sorted(set(range(wanted)) - set(present)):
             self._start("worker", index)
         for index, child in present.items():
             if index < wanted:
-                if child in self._drained and child.code is not None:
+                left = child in self._drained or (again and child.code == ExitCode.INTERRUPTED)
+                if left and child.code is not None:
                     self._start("worker", index)
             elif child not in self._drained:
                 self._drained.add(child)
@@ -104,7 +127,7 @@ class Upkeep:
         for child in self._children.of("ps"):
             if child.code is None and self._hanging.look(child.index, status, now):
                 child.tell(f"{child} lives but does not answer, and is killed")
-                child.kill()
+                child.kill(HANGS)
 
     def _epitaph(self, child: Child) -> str:
         # A process that a signal ended had no last word: what its log ends with says nothing.
@@ -112,4 +135,4 @@ class Upkeep:
         told = f" ({last})" if last else ""
         times = self._restarts.count(str(child))
         again = f" after {times} restart{'s' * (times > 1)}" if times else ""
-        return f"{child} ended with {child.outcome()}{told}{again}, its log is {child.log}"
+        return f"{child} {child.outcome()}{told}{again}, its log is {child.log}"

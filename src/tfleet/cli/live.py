@@ -76,15 +76,15 @@ def panel(status: Mapping[str, Any], elapsed: float, losses: Sequence[float]) ->
 class Live:
     """A display that redraws a panel at the bottom of the terminal."""
 
-    def __init__(self, plan: Plan, console: Console | None = None) -> None:
-        """Opens the display and prints what is started.
+    def __init__(self, opening: Sequence[str], console: Console | None = None) -> None:
+        """Opens the display below what is said first.
 
         Args:
-            plan: the job.
+            opening: lines on what is started or followed.
             console: where to draw; by default the terminal on stdout.
         """
         self._console = console or Console(highlight=False)
-        for line in opening(plan):
+        for line in opening:
             self._console.print(line, markup=False)
         self._events = Events()
         self._losses: deque[float] = deque(maxlen=HISTORY)
@@ -178,7 +178,9 @@ def _measures(status: Mapping[str, Any], losses: Sequence[float]) -> Text:
         add("epoch", str(epoch_now(status)))
     add("time", duration(status.get("training_elapsed", status.get("elapsed", 0.0))))
     if status.get("bottleneck"):
-        text.append(str(status["bottleneck"]), style="yellow")
+        text.append(f"{status['bottleneck']}   ", style="yellow")
+    if straggler := status.get("straggler"):
+        text.append(str(straggler["text"]), style="yellow")
     return text
 
 

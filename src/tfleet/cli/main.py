@@ -15,6 +15,8 @@ import typer
 
 from tfleet import __version__
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput, nearest
+from tfleet.spec.importing import quick_imports
+from tfleet.spec.leaving import leave
 
 COMMANDS = {
     "train": "Train a task with workers and parameter servers, on this machine or on Kubernetes.",
@@ -25,6 +27,8 @@ COMMANDS = {
     "logs": "Print the logs of a job's replicas.",
     "stop": "End a job early: it commits, evaluates and exports.",
     "scale": "Give a running job more workers, or fewer.",
+    "join": "Start one worker more by hand, on this machine or another one.",
+    "attach": "Follow a running job until it ends, as train does.",
     "copy": "Bring the results of a job on Kubernetes to this machine.",
     "doctor": "Check whether this machine, or a cluster, is fit for tfleet, and say what to do.",
     "launch": "Run your own TensorFlow script as workers and parameter servers.",
@@ -40,7 +44,7 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `tfleet` with `arguments` (by default the process's) and exits with the code of the command."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -75,7 +79,9 @@ def _application(arguments: Sequence[str]) -> Callable[..., Any]:
     everything = "_TFLEET_COMPLETE" in os.environ
     for command, summary in COMMANDS.items():
         if everything or command == name:
-            importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}").command(app, command, summary)
+            with quick_imports():
+                module = importlib.import_module(f"tfleet.cli.{MODULES.get(command, command)}")
+            module.command(app, command, summary)
         else:
             app.command(command, help=summary)(_not_loaded)
     return app

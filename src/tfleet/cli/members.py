@@ -31,7 +31,7 @@ def members_table(members: Sequence[Mapping[str, Any]], limit: int) -> Table:
         style = STATES.get(state, "")
         worked = member["role"] == "worker"
         table.add_row(
-            Text(f"● {member['role']} {member['index']}", style=style),
+            Text(f"● {member['role']} {member['index']}{_where(member)}", style=style),
             Text(state, style=style),
             f"{count(int(member.get('steps', 0)), 'step')}" if worked and state != "joined" else "",
             f"{rate(float(member.get('steps_per_second', 0.0)))}/s" if worked and state == "working" else "",
@@ -40,3 +40,8 @@ def members_table(members: Sequence[Mapping[str, Any]], limit: int) -> Table:
         here = len(working({"members": ordered}))
         table.add_row(Text(f"  and {len(ordered) - limit} more", style="dim"), Text(f"{here} workers", style="dim"))
     return table
+
+
+def _where(member: Mapping[str, Any]) -> str:
+    """Names the machine of a worker that joined by hand."""
+    return f" on {member['host']}" if member.get("host") else ""

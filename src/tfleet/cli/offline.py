@@ -15,6 +15,7 @@ from tfleet.api.places import LocalPlace, Place, place_of
 from tfleet.backends.kubernetes.handle import is_handle
 from tfleet.cli.output import tell
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.importing import PLOTS, quick_imports
 from tfleet.spec.rundir import RunDir
 
 
@@ -27,7 +28,7 @@ def load() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
-        with _quiet():
+        with _quiet(), quick_imports(PLOTS):
             return importlib.import_module("tfleet.worker.offline")
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "keras"):

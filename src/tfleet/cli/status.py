@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from tfleet.api.follow import INTERVAL
 from tfleet.api.places import Place, place_of
-from tfleet.api.progress import ENDED, epoch_now, measures
+from tfleet.api.progress import ENDED, Printer, epoch_now, measures
 from tfleet.api.text import count, duration, metrics_line, rate
-from tfleet.cli.output import Format, FormatOption, RunArgument, print_json
+from tfleet.backends.base import Job
+from tfleet.cli.output import Format, FormatOption, RunArgument, print_json, print_line
+from tfleet.spec.rundir import utc
 
 RARE = {
     "leased": "leased",
@@ -23,6 +27,16 @@ RARE = {
 }
 """Counts of the ledger that are told when they are not 0, and how."""
 
+COUNTS = {
+    "given_back": "given back by those who left",
+    "late_pushes": "refused as too late",
+    "failed_commits": "commits that could not be made",
+}
+"""Other counts, likewise."""
+
+FENCED = 5
+"""Lost members that are told of."""
+
 ALL_MEMBERS = 40
 """Members shown one by one."""
 
@@ -32,17 +46,39 @@ def command(app: typer.Typer, name: str, summary: str) -> None:
     app.command(name, help=summary)(_status)
 
 
-def _status(run: RunArgument, output: FormatOption = Format.TEXT) -> None:
+def _status(
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the job has ended; Ctrl-C leaves it alone.")
+    ] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
     from tfleet.api.handles import open_job
 
     with contextlib.closing(open_job(run)) as job:
+        if follow:
+            _watch(job, output)
         alive = job.poll() is None
         status = job.status()
         place = place_of(job)
     if output is Format.JSON:
-        print_json({**place.identity(), "alive": alive, **status})
+        values = {**place.identity(), "alive": alive, **status}
+        print_line(json.dumps(values)) if follow else print_json(values)
     else:
         _print(place, status, alive)
+
+
+def _watch(job: Job, output: Format) -> None:
+    """Prints what happens, as lines for people or each new status as one line of JSON, until the job has ended."""
+    printer, told = Printer(print_line), 0.0
+    while job.poll() is None:
+        status = job.status()
+        if output is Format.TEXT:
+            printer.show(status, time.monotonic())
+        elif status.get("updated", told) != told:
+            told = status["updated"]
+            print_line(json.dumps(status))
+        time.sleep(INTERVAL)
 
 
 def _print(place: Place, status: Mapping[str, Any], alive: bool) -> None:
@@ -82,8 +118,10 @@ def rows(place: Place, status: Mapping[str, Any], alive: bool, now: float) -> li
         ago = duration(now - float(commit["time"]))
         found.append(("commit", f"{commit['number']} at step {commit['step']:,}, {ago} ago"))
     if status.get("ledger"):
-        found.append(("ledger", _ledger(status["ledger"])))
+        found.append(("ledger", _ledger(status["ledger"], status.get("counts", {}))))
     found.append(("replicas", _replicas(status)))
+    found.append(("fenced", _fenced(status)))
+    found.append(("slowest", str((status.get("straggler") or {}).get("text", ""))))
     found.append(("run", place.run))
     if status.get("export"):
         found.append(("export", place.inside(str(status["export"]))))
@@ -125,10 +163,22 @@ def _replicas(status: Mapping[str, Any]) -> str:
     parts += [f"started again: {', '.join(again)}"] if again else []
     if status.get("rollbacks"):
         times = count(int(status["rollbacks"]), "time")
-        parts.append(f"went back to a commit {times}, {count(int(status['steps_undone']), 'step')} done again")
+        undone = f"{count(int(status['steps_undone']), 'step')} done again"
+        if status.get("goodput"):
+            undone += f" (goodput {100 * float(status['goodput']):.1f} %)"
+        parts.append(f"went back to a commit {times}, {undone}")
     return "; ".join(parts)
 
 
-def _ledger(ledger: Mapping[str, Any]) -> str:
-    acknowledged = f"{ledger['acknowledged']:,} batches acknowledged"
-    return ", ".join([acknowledged, *(f"{ledger[what]:,} {told}" for what, told in RARE.items() if ledger.get(what))])
+def _fenced(status: Mapping[str, Any]) -> str:
+    """Writes who was lost last, and when: nothing is taken from them any more."""
+    rows = status.get("fenced", [])
+    last = ", ".join(f"{row['role']} {row['index']} at {utc(float(row['time']))}" for row in rows[-FENCED:])
+    return f"{count(int(status['counts']['fenced']), 'member')}: {last}" if rows else ""
+
+
+def _ledger(ledger: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
+    parts = [f"{ledger['acknowledged']:,} batches acknowledged"]
+    for values, names in ((ledger, RARE), (counts, COUNTS)):
+        parts += [f"{values[what]:,} {told}" for what, told in names.items() if values.get(what)]
+    return ", ".join(parts)

@@ -17,7 +17,7 @@ from tfleet.api.run import local_backend, plan, stamp, start_and_follow, task_na
 from tfleet.backends.base import Backend, Plan
 from tfleet.cli.flags import job_flags, params_of
 from tfleet.cli.output import Format, On, print_json, print_line, tell
-from tfleet.spec.errors import WrongInput
+from tfleet.spec.errors import ExitCode, WrongInput
 
 PANEL = "Kubernetes"
 
@@ -87,7 +87,12 @@ def _train(
         bool, typer.Option("--rm", help="Uninstall the job when it, or this command, ends.", rich_help_panel=PANEL)
     ] = False,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Start the job and print its handle only.", rich_help_panel=PANEL)
+        bool,
+        typer.Option(
+            "--detach",
+            help="Print the job's handle and end once it has done its first step, on kubernetes once it is installed; "
+            "it goes on, and 'tfleet attach' follows it.",
+        ),
     ] = False,
     output: Annotated[
         TrainFormat,
@@ -132,7 +137,7 @@ def _train(
         _print_plan(job_plan, Format(output))
         return
     if detach:
-        _detached(job_plan, backend, Format(output))
+        _detached(job_plan, backend, on, Format(output))
     else:
         _followed(job_plan, backend, Format(output), remove)
 
@@ -143,7 +148,7 @@ def _refuse_idle(on: On, flags: dict[str, Any], output: TrainFormat, dry_run: bo
     Raises:
         WrongInput: names the flag.
     """
-    used = [flag for flag, value in flags.items() if value]
+    used = [flag for flag, value in flags.items() if value and flag != "--detach"]
     if on is On.LOCAL and used:
         raise WrongInput(f"{used[0]} does nothing for a local job; add --on kubernetes or leave {used[0]} out")
     if output is TrainFormat.TFJOB and not (dry_run and on is On.KUBERNETES):
@@ -163,9 +168,17 @@ def _print_plan(job_plan: Plan, output: Format) -> None:
         sys.stdout.write(job_plan.text())
 
 
-def _detached(job_plan: Plan, backend: Backend, output: Format) -> None:
-    backend.start(job_plan).close()
+def _detached(job_plan: Plan, backend: Backend, on: On, output: Format) -> None:
     place = place_at(job_plan.handle, str(job_plan.run_dir))
+    if on is On.KUBERNETES:
+        backend.start(job_plan).close()
+    else:
+        from tfleet.api.detached import start_detached
+        from tfleet.cli.summary import print_end
+
+        outcome = start_detached(job_plan)
+        if outcome.code != ExitCode.DONE:
+            print_end(place, outcome, output)
     if output is Format.JSON:
         print_json(place.identity())
     else:
@@ -188,7 +201,7 @@ def _display(job_plan: Plan, output: Format) -> Display:
     from tfleet.cli.live import Live, opening
 
     if output is Format.TEXT and sys.stdout.isatty():
-        return Live(job_plan)
+        return Live(opening(job_plan))
     printer = Printer(tell if output is Format.JSON else print_line)
     for line in opening(job_plan):
         printer.say(line)

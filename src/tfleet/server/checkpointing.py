@@ -22,12 +22,14 @@ class Checkpointing:
         commits: makes them.
         blocked: whether no lease may be given now.
         calls: see `tfleet.server.control`.
+        on_kept: called before those are told who waited for a commit to leave: ps 0 itself may be ended at once.
     """
 
     def __init__(self, job: Coordinator, store: Store) -> None:
         self.commits = Commits(job.loop, store, job.links, job.generation, job.spec.checkpoint.keep)
         self.blocked = False
         self.calls: Calls = {"commit": self._asked}
+        self.on_kept: Callable[[], None] = lambda: None
         self._job = job
         self._promised: list[tuple[int, Call]] = []
         self._wanted = False
@@ -70,12 +72,13 @@ class Checkpointing:
         """Answers who waits for a commit, once it is made, cannot be made, or needs not be made."""
         reached = (self.commits.last or {}).get("step", -1)
         idle = self._job.phase != "training" or (self.commits.busy < 0 and not self._wanted)
-        promised, self._promised = self._promised, []
-        for step, call in promised:
-            if idle or failed or reached >= step:
-                call.reply({"step": reached})
-            else:
-                self._promised.append((step, call))
+        promised = self._promised
+        kept = [call for step, call in promised if idle or failed or reached >= step]
+        self._promised = [entry for entry in promised if entry[1] not in kept]
+        if kept:
+            self.on_kept()
+        for call in kept:
+            call.reply({"step": reached})
 
     def start(self, done: Callable[[int], None], failed: Callable[[str], None]) -> None:
         """Begins a commit; the caller sees to it that none is under way."""

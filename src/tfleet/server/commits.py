@@ -45,12 +45,16 @@ class Commits:
 
     Attributes:
         busy: number of the commit under way, or -1.
-        last: {"number", "step", "time"} of the newest complete commit, or None.
+        last: {"number", "step", "time", "seconds"} of the newest complete commit, or None; seconds that it took are
+            None for one of an earlier generation.
+        made: how many were made in this generation.
+        failed: how many could not be.
     """
 
     def __init__(self, loop: Loop, store: Store, links: Links, generation: int, keep: int) -> None:
         self.busy = -1
         self.last: dict[str, Any] | None = None
+        self.made = self.failed = 0
         self._loop = loop
         self._store = store
         self._links = links
@@ -82,11 +86,12 @@ class Commits:
         """
         assert self.busy < 0
         self.busy, self._next = self._next, self._next + 1
-        number = self.busy
+        number, began = self.busy, self._loop.now()
 
         def stop(why: str) -> None:
             if self.busy == number:
                 self.busy = -1
+                self.failed += 1
                 failed(why)
 
         def cut(tables: list[Values]) -> None:
@@ -99,7 +104,9 @@ class Commits:
         def written(parts: list[Values], at_cut: Facts) -> None:
             def ended(manifest: Manifest) -> None:
                 self.busy = -1
-                self.last = {"number": number, "step": manifest.step, "time": manifest.time}
+                self.made += 1
+                took = round(self._loop.now() - began, 3)
+                self.last = {"number": number, "step": manifest.step, "time": manifest.time, "seconds": took}
                 done(number)
                 keep, later = protect(), frozenset(range(number + 1, number + LATER))
                 background.run(self._loop, lambda: self._store.prune(self._keep, keep, later), _nothing, _nothing)

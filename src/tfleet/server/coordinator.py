@@ -6,7 +6,8 @@ files of their own, as parts that share this object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfleet.checkpoint.errors import none_readable
@@ -17,14 +18,17 @@ from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
+from tfleet.server.guests import Guests
 from tfleet.server.history import History
 from tfleet.server.links import Links
+from tfleet.server.listener import Reply
 from tfleet.server.local_steps import LocalSteps
 from tfleet.server.members import Member, Members
 from tfleet.server.plan import TrainingPlan
+from tfleet.server.presence import Presence
 from tfleet.server.profile import Profile, Staleness
 from tfleet.server.progress import Progress
-from tfleet.server.replica import PsReplica, Reply
+from tfleet.server.replica import PsReplica
 from tfleet.server.scaling import Scaling
 from tfleet.server.starting import Starting
 from tfleet.server.status import describe
@@ -40,6 +44,8 @@ from tfleet.wire.server import Connection
 
 SERVE_EVERY = 0.05
 """Seconds between two looks at the workers that wait, for leases that have become overdue."""
+FENCED = 20
+"""Lost members that the status tells of."""
 
 
 class Coordinator:
@@ -55,10 +61,14 @@ class Coordinator:
         notes: what the user should be told once.
         profile: where the time goes.
         staleness: of the parameters that gradients were computed from.
+        events: where ps 0 tells what it does.
+        counts: of what happened in this and earlier generations; see `tfleet.server.status`.
+        fenced: the last members that were lost: role, index, number, generation, time and why.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
         clock: wall-clock time in Unix seconds.
+        run_dir: of the job.
     """
 
     def __init__(
@@ -103,12 +113,15 @@ class Coordinator:
         self.training_started: float | None = None
         self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
+        self.counts = Counter(self.history.counts)
+        self.fenced: deque[Mapping[str, Any]] = deque(self.history.fenced, maxlen=FENCED)
         self.members = Members()
         self.profile = Profile()
         self.staleness = Staleness()
         self.links = Links(replica, spec.ps)
         self._arrivals = Arrivals(spec.ps - 1)
-        self._run = run
+        self.run_dir = run
+        self.events = replica.events
         self._replica = replica
         self._parked: dict[int, tuple[Connection, Push, bool]] = {}
         # First of all: from here on no thread of an earlier generation can add a commit to those that are looked at.
@@ -124,18 +137,20 @@ class Coordinator:
         self.evaluating = Evaluating(self)
         self.ending = Ending(self)
         self.scaling = Scaling(self)
+        self.guests = Guests(self)
         self.local_steps = LocalSteps(self)
         self._calls: Calls = {
-            "beat": self._beat,
-            "leave": self._leave,
-            "remark": self._remark,
+            **Presence(self).calls,
             **self.starting.calls,
             **self.checkpointing.calls,
             **self.evaluating.calls,
             **self.ending.calls,
             **self.scaling.calls,
+            **self.guests.calls,
             **self.local_steps.calls,
         }
+        if spec.listen:
+            self.note_once(f"workers may join: 'tfleet join {hosts[0]}', with the token in {run.token_file}")
         replica.listener = self
         loop.call_every(SERVE_EVERY, self.serve_parked)
 
@@ -143,6 +158,16 @@ class Coordinator:
     def step(self) -> int:
         """The global step."""
         return self.ledger.step if self.ledger else 0
+
+    @property
+    def epoch(self) -> float:
+        """Unix time at which the loop's time is 0."""
+        return self.clock() - self.loop.now()
+
+    def why_out(self, generation: int, number: int) -> str:
+        """Returns why a member of a generation was dropped, or the empty string."""
+        of = generation, number
+        return next((str(row["why"]) for row in self.fenced if (row["generation"], row["number"]) == of), "")
 
     @property
     def told_step(self) -> int:
@@ -165,11 +190,14 @@ class Coordinator:
         if self._unreadable:
             raise none_readable(self._unreadable)
         self.plan, self.ledger = plan, ledger
-        self.progress = Progress(self._run, plan.layout.metrics, self.clock)
+        self.progress = Progress(self.run_dir, plan.layout.metrics, self.clock)
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
-            self.checkpointing.commits.last = {k: getattr(manifest, k) for k in ("number", "step", "time")}
+            self.checkpointing.commits.last = {
+                **{k: getattr(manifest, k) for k in ("number", "step", "time")},
+                "seconds": None,
+            }
             self.undone += max(0, self.history.step - manifest.step)
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 
@@ -228,6 +256,7 @@ class Coordinator:
         self.local_steps.release(member)
         if counted:
             member.steps += counted
+            self.events.add("ack", member.number, push.sequence, push.epoch, push.batch, counted, self.ledger.step)
             self.staleness.add(before - push.step)
             self.progress.pushed(member.index, member.steps, self.told_step, metrics)
         if self.ledger.step != before:
@@ -341,34 +370,14 @@ class Coordinator:
 
     # Members.
 
-    def _beat(self, call: Call) -> None:
-        member = self.members.living.get(int(call.values["member"]))
-        if member:
-            member.seen = self.loop.now()
-            if "times" in call.values:
-                self.profile.take(member.role, member.index, call.values["times"])
-            if call.values.get("draining") and not member.draining:
-                member.draining = True
-                self.serve_parked()
-        first = min(self.members.workers, key=lambda worker: worker.number, default=None)
-        known, summaries = member is not None, member is not None and member is first
-        over = self.ending.over or {}
-        call.reply({"over": over, "known": known, "status": self.status(), "summaries": summaries})
-
-    def _leave(self, call: Call) -> None:
-        call.reply({})
-        if call.member and call.member.number in self.members.living:
-            self.remove(call.member, "done", str(call.values.get("reason", "")))
-
-    def _remark(self, call: Call) -> None:
-        call.reply({})
-        text = str(call.values["text"])
-        if text not in self.notes:  # every worker of a machine meets the same
-            self.note(text)
-
     def remove(self, member: Member, state: str, why: str) -> None:
         """Takes a member out: fences it at every partition, then gives its batches to others."""
         self.members.remove(member, state)
+        self.events.add("out", member.number, member.role, member.index, state)
+        if state == "lost":
+            self.counts["fenced"] += 1
+            who = {"role": member.role, "index": member.index, "number": member.number, "generation": self.generation}
+            self.fenced.append({**who, "time": round(self.clock(), 3), "why": why})
         self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:
@@ -389,7 +398,7 @@ class Coordinator:
 
     def _release(self, member: Member) -> None:
         if self.ledger:
-            self.ledger.give_back(member.number)
+            self.counts["given_back"] += self.ledger.give_back(member.number)
             self.ending.given_back()
         for part in (self.starting, self.evaluating, self.ending, self.local_steps):
             part.release(member)
@@ -399,6 +408,11 @@ class Coordinator:
         """Remembers something that the user should be told once, and logs it."""
         self.notes.append(text)
         print(f"tfleet: {text}", flush=True)
+
+    def note_once(self, text: str) -> None:
+        """Notes what has not been noted yet."""
+        if text not in self.notes:
+            self.note(text)
 
     def status(self) -> dict[str, Any]:
         """Returns the job's status; see docs, run directory, for its fields."""

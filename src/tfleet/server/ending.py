@@ -164,6 +164,13 @@ class Ending:
 
     def _failed(self, call: Call) -> None:
         message, code = str(call.values["message"]), int(call.values["exit_code"])
+        if call.member and call.member.guest:  # its machine's fault: the others would have met it if it were the job's
+            call.reply({})
+            if call.member.number in self._job.members.living:
+                self._job.remove(
+                    call.member, "lost", f"worker {call.member.index}, which joined by hand, ends: {message}"
+                )
+            return
         self.fail(message, code)  # before the answer: whoever fails ends then, and the reason must be known by then
         call.reply({})
 
@@ -184,4 +191,6 @@ class Ending:
             raise WrongInput(f"{call.caller.role} {call.caller.index} was not asked to finalise the job")
 
     def _outcome(self, call: Call) -> None:
-        call.reply(self.over or {"phase": self._job.phase})
+        job, values = self._job, call.values
+        why = job.why_out(int(values.get("generation", 0)), int(values.get("member", 0)))
+        call.reply(self.over or {"phase": job.phase, "why": why})

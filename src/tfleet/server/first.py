@@ -11,7 +11,7 @@ from tfleet.server.process import Parts, Process, on_signal, write_status
 from tfleet.server.watch import Watch
 from tfleet.spec.errors import ExitCode
 from tfleet.spec.lifeline import watch_lifeline
-from tfleet.spec.rundir import RunDir
+from tfleet.spec.rundir import OVER, RunDir, utc
 from tfleet.wire.address import Address
 from tfleet.wire.loop import Loop
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STATUS_EVERY = 0.5
 """Seconds between two writings of status.json."""
+TOLD_WITHIN = 0.05
+"""Seconds in which the other ps have to answer that they know of the end."""
 
 
 class FirstPs(Process):
@@ -37,6 +39,9 @@ class FirstPs(Process):
         super().__init__(0, run)
         self._resume = resume
         self._status: dict[str, Any] = run.status() if resume else {}
+        if self._status and self._status["phase"] not in OVER:
+            why = f"ps 0 is lost: nothing was heard of it since {utc(float(self._status['updated']))}"
+            self._status["notes"] = [*self._status["notes"], f"{why}; everybody goes back to the last commit"]
         self._http: StatusServer | None = None
         self._loop: Loop | None = None
         self._job: Coordinator | None = None
@@ -75,7 +80,7 @@ class FirstPs(Process):
             history,
         )
         watch = Watch(job)
-        job.ending.on_over = self._publish
+        job.ending.on_over = job.checkpointing.on_kept = self._publish
         self._publish()
         self._open_status_port()
         parts.loop.call_every(STATUS_EVERY, self._report)
@@ -128,12 +133,21 @@ class FirstPs(Process):
         if self.spec.status_port and self._http is None:
             from tfleet.server.http_status import StatusServer  # only here: a ps without it starts sooner
 
-            host = Address.parse(self.where.listen).host or "127.0.0.1"
+            # With --listen workers may come from other machines; who asks for the status is still on this one.
+            host = "" if self.spec.listen else Address.parse(self.where.listen).host
+            host = host or "127.0.0.1"
             self._http = StatusServer(host, self.spec.status_port, self.token, lambda: self._status)
 
     def _tell_others(self, job: Coordinator) -> None:
-        for index in range(1, self.spec.ps):
-            if job.links.has(index):
-                job.links.ask(index, "over", job.ending.over or {}, lambda _: None)
-        job.loop.call_later(0.05, job.loop.stop)
-        job.loop.run()
+        waiting = [index for index in range(1, self.spec.ps) if job.links.has(index)]
+
+        def told(_: dict[str, Any]) -> None:
+            waiting.pop()
+            if not waiting:
+                job.loop.stop()
+
+        for index in list(waiting):
+            job.links.ask(index, "over", job.ending.over or {}, told)
+        if waiting:
+            job.loop.call_later(TOLD_WITHIN, job.loop.stop)
+            job.loop.run()

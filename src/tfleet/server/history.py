@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfleet.spec.rundir import OVER
@@ -24,6 +24,9 @@ class History:
         ending: how the job was about to end (see `Ending.wish`), or empty.
         reason: why.
         workers_wanted: as last asked for by `tfleet scale`; 0: as the job says.
+        counts: see `Coordinator`.
+        fenced: likewise.
+        workers_asked: how often it was asked.
     """
 
     started: float = 0.0
@@ -36,6 +39,9 @@ class History:
     ending: str = ""
     reason: str = ""
     workers_wanted: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    fenced: tuple[Mapping[str, Any], ...] = ()
+    workers_asked: int = 0
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> History:
@@ -53,4 +59,7 @@ class History:
             ending=str(status["ending"]),
             reason=str(status["ending_reason"]),
             workers_wanted=int(status["workers_wanted"]),
+            counts={str(name): int(count) for name, count in status.get("counts", {}).items()},
+            fenced=tuple(status.get("fenced", ())),
+            workers_asked=int(status.get("workers_asked", 0)),
         )

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tfleet.server.metric_families import families
 from tfleet.spec.errors import WrongInput
 
 Status = Callable[[], dict[str, Any]]
@@ -29,19 +30,29 @@ class _JobCollector(Collector):
 
     def __init__(self, status: Status) -> None:
         self._status = status
+        self._applied = 0
 
     def collect(self) -> list[Metric]:
         status = self._status()
         ledger = status["ledger"]
+        # A counter that fell would be taken for one that began anew: steps that a rollback took back stay counted.
+        self._applied = max(self._applied, status["step"] + status.get("steps_undone", 0))
         rows: list[Metric] = [
-            CounterMetricFamily("tfleet_steps", "Global steps applied.", status["step"]),
             GaugeMetricFamily("tfleet_steps_per_second", "Global steps per second.", status["steps_per_second"]),
             GaugeMetricFamily("tfleet_epoch", "Epoch that is worked on.", status["epoch"]),
-            CounterMetricFamily("tfleet_pushes_refused", "Pushes that came twice or too late.", ledger["duplicates"]),
+            CounterMetricFamily(
+                "tfleet_pushes_refused",
+                "Pushes that came twice or too late.",
+                ledger["duplicates"] + status["counts"]["late_pushes"],
+            ),
             CounterMetricFamily(
                 "tfleet_partial_updates", "Updates of lost workers that not all ps have.", ledger["partial_updates"]
             ),
         ]
+        # A ps 0 that was started again knows its step once it has read the last commit.
+        if status["phase"] != "starting":
+            text = "Global steps applied, those that a rollback undid among them."
+            rows.append(CounterMetricFamily("tfleet_steps", text, self._applied))
         if status["loss"] is not None:
             rows.append(GaugeMetricFamily("tfleet_loss", "Training loss over the last seconds.", status["loss"]))
         if status["last_commit"]:
@@ -59,7 +70,7 @@ class _JobCollector(Collector):
             members.add_metric(key, count)
         phase = GaugeMetricFamily("tfleet_phase", "1 for the phase of the job.", labels=["phase"])
         phase.add_metric([status["phase"]], 1)
-        return [*rows, members, phase]
+        return [*rows, members, phase, *families(status)]
 
 
 class _Server(ThreadingHTTPServer):

@@ -25,6 +25,8 @@ class Member:
         under_way: steps that it has told of besides, of a run that is not pushed yet.
         restarts: how often its backend had started it again when it joined.
         draining: whether it leaves after the batch at hand: it gets no more.
+        guest: what a worker that was started by hand calls itself (see `tfleet.server.guests`); empty: a backend's.
+        host: name of the machine of a guest; else empty.
     """
 
     number: int
@@ -37,11 +39,17 @@ class Member:
     restarts: int = 0
     draining: bool = False
     under_way: int = 0
+    guest: str = ""
+    host: str = ""
     rate: Rate = field(default_factory=Rate)
     steps_per_second: float = 0.0
 
-    def describe(self) -> dict[str, Any]:
-        """Returns the member's row of the status."""
+    def describe(self, epoch: float = 0.0) -> dict[str, Any]:
+        """Returns the member's row of the status.
+
+        Args:
+            epoch: Unix time at which the loop's time is 0.
+        """
         return {
             "role": self.role,
             "index": self.index,
@@ -49,6 +57,8 @@ class Member:
             "steps": self.steps + self.under_way,
             "steps_per_second": round(self.steps_per_second, 1),
             "restarts": self.restarts,
+            "host": self.host,
+            "heard": round(epoch + self.seen, 3),
         }
 
 
@@ -92,7 +102,7 @@ class Members:
         for member in self.living.values():
             member.steps_per_second = member.rate.update(now, member.steps + member.under_way)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Returns the rows of the status, by role and index."""
-        rows = [m.describe() for m in (*self.living.values(), *self._gone.values())]
+    def describe(self, epoch: float = 0.0) -> list[dict[str, Any]]:
+        """Returns the rows of the status, by role and index; `epoch` as for `Member.describe`."""
+        rows = [m.describe(epoch) for m in (*self.living.values(), *self._gone.values())]
         return sorted(rows, key=lambda row: (row["role"] != "worker", row["index"]))

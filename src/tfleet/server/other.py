@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tfleet.server.process import Process, on_signal
-from tfleet.server.watch import silence
+from tfleet.server.watch import Standstill, silence
 from tfleet.spec.errors import ExitCode, Interrupted, JobFailed
 from tfleet.spec.lifeline import end_at_once, watch_lifeline
 from tfleet.spec.rundir import RunDir, outcome_of
@@ -78,7 +78,7 @@ class OtherPs(Process):
         while True:
             self._wait_interruptibly()
             patience = max(0.0, end - time.monotonic())
-            channel = client.connect(address, self.token, patience=patience, sleep=self._pause)
+            channel = client.connect(address, self.token, patience=patience, tls=self.tls, sleep=self._pause)
             self._waiting = False
             try:
                 channel.set_timeout(self.spec.peer_timeout)
@@ -100,7 +100,10 @@ class OtherPs(Process):
             told.append(values)
             parts.loop.stop()
 
+        standstill = Standstill(parts.loop.now(), LOOK_EVERY)
+
         def look() -> None:
+            parts.replica.heard += standstill.lost(parts.loop.now())
             if parts.loop.now() - parts.replica.heard > silence(self.spec.peer_timeout):
                 parts.loop.stop()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Sample = Mapping[str, float]
-"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, its clocks wall and cpu."""
+"""Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, clocks (wall, cpu), memory."""
 
 WINDOW = 6
 """Samples over which shares are taken: they come each second or two."""
+KEPT = 60
+"""Samples of a replica that are kept: of a worker whose steps take seconds a few steps are to be among them."""
 MUCH = 0.3
 """Share of a worker's time that is worth a word."""
 BUSY = 0.7
@@ -18,6 +20,8 @@ BUSY = 0.7
 
 _WORKER = ("data", "gradient", "exchange")
 _PS = ("queue", "update", "answer")
+_MORE = ("memory", "late")
+"""What else a ps tells: bytes that it holds, pushes that it has refused."""
 _HEADS = {
     "data": "wait for data",
     "gradient": "gradient",
@@ -41,10 +45,11 @@ class Profile:
             LookupError, TypeError, ValueError, ArithmeticError: when it is no such sample; nothing is kept of it.
         """
         parts = (*_PS, "wall", "cpu") if role == "ps" else _WORKER
-        sample = {part: float(sample[part]) for part in ("rounds", *parts)}
+        more = {part: float(sample.get(part, 0.0)) for part in _MORE} if role == "ps" else {}
+        sample = {**more, **{part: float(sample[part]) for part in ("rounds", *parts)}}
         if not all(map(math.isfinite, sample.values())):
             raise ValueError("times that are not finite")
-        kept = self._samples.setdefault((role, index), deque(maxlen=WINDOW))
+        kept = self._samples.setdefault((role, index), deque(maxlen=KEPT))
         if kept and sample["rounds"] < kept[-1]["rounds"]:
             kept.clear()  # it has started again
         kept.append(sample)
@@ -59,6 +64,15 @@ class Profile:
         if self._busiest() > BUSY:
             return "workers wait for ps: add a ps"
         return "workers wait for each other or for the network"
+
+    def newest(self, role: str, index: int) -> Sample:
+        """Returns what a replica last told; empty where it has not."""
+        kept = self._samples.get((role, index))
+        return kept[-1] if kept else {}
+
+    def of_workers(self, indexes: Iterable[int]) -> dict[int, Sequence[Sample]]:
+        """Returns the samples of these workers, oldest first."""
+        return {index: list(self._samples.get(("worker", index), ())) for index in indexes}
 
     def table(self) -> str:
         """Returns microseconds a step of every worker, and an update of every ps, part by part."""
@@ -77,15 +91,15 @@ class Profile:
         for (role, _), samples in self._samples.items():
             if role == "worker" and len(samples) > 1:
                 for part in _WORKER:
-                    sums[part] += samples[-1][part] - samples[0][part]
+                    sums[part] += samples[-1][part] - _first(samples)[part]
         whole = sum(sums.values())
         return {part: value / whole for part, value in sums.items()} if whole else {}
 
     def _busiest(self) -> float:
         used = [
-            (samples[-1]["cpu"] - samples[0]["cpu"]) / (samples[-1]["wall"] - samples[0]["wall"])
+            (samples[-1]["cpu"] - _first(samples)["cpu"]) / (samples[-1]["wall"] - _first(samples)["wall"])
             for (role, _), samples in self._samples.items()
-            if role == "ps" and len(samples) > 1 and samples[-1]["wall"] > samples[0]["wall"]
+            if role == "ps" and len(samples) > 1 and samples[-1]["wall"] > _first(samples)["wall"]
         ]
         return max(used, default=0.0)
 
@@ -105,6 +119,11 @@ class Staleness:
     def to_json(self) -> dict[str, float]:
         """Returns mean and maximum over this generation of the job."""
         return {"mean": round(self._sum / self._count, 2) if self._count else 0.0, "max": self._most}
+
+
+def _first(samples: Sequence[Sample]) -> Sample:
+    """Returns the first of the last seconds."""
+    return samples[max(0, len(samples) - WINDOW)]
 
 
 def _row(name: str, sample: Sample, parts: tuple[str, ...]) -> str:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tfleet.spec.errors import ExitCode
 from tfleet.wire.address import Address
 from tfleet.wire.frames import Header, Kind, ProtocolError
 from tfleet.wire.loop import Loop
 from tfleet.wire.server import NOTHING, Connection, Handler, Server
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 LINGER = 15.0
 """Seconds that it goes on after it has told the first: the others come soon."""
@@ -39,7 +43,14 @@ class _Refusal(Handler):
         """Nothing is kept of anybody."""
 
 
-def refuse(address: Address, token: bytes, sentence: str, patience: float, asked: Callable[[], bool]) -> None:
+def refuse(
+    address: Address,
+    token: bytes,
+    sentence: str,
+    patience: float,
+    asked: Callable[[], bool],
+    tls: Tls | None = None,
+) -> None:
     """Answers every call with a refusal; blocks until some seconds after the first, or until patience ends.
 
     Args:
@@ -48,13 +59,14 @@ def refuse(address: Address, token: bytes, sentence: str, patience: float, asked
         sentence: why the job cannot be.
         patience: seconds to wait for the first caller.
         asked: whether to end now.
+        tls: certificates of the job; None: it has no TLS.
 
     Raises:
         WrongInput: when the address cannot be listened on.
     """
     loop, handler, end = Loop(), _Refusal(sentence), time.monotonic() + patience
     with address.listen() as listener:
-        server = Server(loop, listener, token, handler)
+        server = Server(loop, listener, token, handler, tls)
 
         def look() -> None:
             now = time.monotonic()

@@ -30,10 +30,12 @@ class Scaling:
 
     Attributes:
         wanted: number of workers.
+        asked: how often somebody has asked, so that whoever starts workers sees that the same number was asked again.
     """
 
     def __init__(self, job: Coordinator) -> None:
         self.wanted = job.history.workers_wanted or job.spec.workers
+        self.asked = job.history.workers_asked
         self.calls: Calls = {"scale": self._scale, "spent": self._spent}
         self._job = job
         self._given_up: set[int] = set()
@@ -41,17 +43,20 @@ class Scaling:
     def _scale(self, call: Call) -> None:
         job, workers = self._job, int(call.values["workers"])
         refuse_colocated(job.spec)
-        low, high = job.spec.elastic.min, max(job.spec.elastic.max, job.spec.workers)
-        if not low <= workers <= high:
+        low, high = job.spec.elastic.min, job.guests.most
+        guests = len(job.guests.members)
+        if not low <= workers <= high - guests:
+            besides = f", {guests} of which joined by hand" if guests else ""
             raise WrongInput(
-                f"{workers} workers are asked for, but this job may have {low} to {high} (elastic.min, elastic.max); "
-                "ask for a number between, or start a job with other limits"
+                f"{workers} workers are asked for, but this job may have {low} to {high} (elastic.min, elastic.max)"
+                f"{besides}; ask for a number between, or start a job with other limits"
             )
         if job.ending.over or job.ending.wish:
             raise WrongInput("the job is ending; only a job that trains can be scaled")
         if workers != self.wanted:
             job.note(f"scaled from {self.wanted} to {workers} workers")
         self.wanted = workers
+        self.asked += 1
         call.reply({"workers": workers})
 
     def _spent(self, call: Call) -> None:
@@ -64,7 +69,7 @@ class Scaling:
             self._given_up.add(index)
             job.note(f"worker {index} is given up: {call.values['reason']}")
         call.reply({})
-        left = set(range(self.wanted)) - self._given_up
-        if len(left) < job.spec.elastic.min:
+        left = len(set(range(self.wanted)) - self._given_up) + len(job.guests.members)
+        if left < job.spec.elastic.min:
             few = "no worker is left" if not left else f"fewer than {job.spec.elastic.min} workers are left"
             job.ending.fail(f"{few}: {call.values['reason']}; the last commit is kept, go on with --resume")

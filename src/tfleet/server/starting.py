@@ -19,6 +19,8 @@ from tfleet.wire.server import Connection
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator
 
+LONGEST_HOST = 64
+"""Characters of a host's name that are kept: POSIX's limit."""
 _ROLES = ("ps", "worker", "evaluator")
 
 
@@ -93,15 +95,21 @@ class Starting:
 
     def _join_member(self, call: Call, role: str, index: int) -> None:
         job = self._job
+        guest = str(call.values.get("guest", ""))
+        if guest:
+            index = job.guests.admit(guest, index)
         old = job.members.find(role, index)
         if old:
             job.remove(old, "lost", f"{role} {index} has joined again")
         restarts = int(call.values.get("restarts", 0))
         member = job.members.join(role, index, call.connection, job.loop.now(), restarts)
+        member.guest, member.host = guest, str(call.values.get("host", ""))[:LONGEST_HOST]
+        job.events.add("in", member.number, role, index)
 
         def welcome() -> None:
             member.seen = job.loop.now()
-            call.reply({"member": member.number, "generation": job.generation, "ps": self._hosts})
+            told = {"member": member.number, "index": index, "generation": job.generation, "ps": self._hosts}
+            call.reply(told)
 
         self._joining.append((call.connection, welcome))
 

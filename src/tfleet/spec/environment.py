@@ -19,7 +19,9 @@ PS_HOSTS = "PS_HOSTS"
 WORKER_HOSTS = "WORKER_HOSTS"
 TF_CONFIG = "TF_CONFIG"
 TOKEN_FILE = "TFLEET_TOKEN_FILE"
-"""Names the file that holds the job's secret; the secret itself is never in an environment."""
+"""Names the file that holds the job's secret; the secret itself is never in a replica's environment."""
+TOKEN = "TFLEET_TOKEN"
+"""Holds the job's secret for `tfleet join`, which hands it on to nobody; replicas never have it."""
 LIFELINE_FD = "TFLEET_LIFELINE_FD"
 """Names the descriptor that reads end-of-file once the launcher has died (see `tfleet.spec.lifeline`)."""
 
@@ -35,6 +37,20 @@ RENDEZVOUS = "TFLEET_RENDEZVOUS"
 POD_IP = "TFLEET_POD_IP"
 """Address of this pod, which the ps announce: names of pods that come back elsewhere are known late."""
 
+TLS_VARIABLES = {
+    "tls_cert": "TFLEET_TLS_CERT",
+    "tls_key": "TFLEET_TLS_KEY",
+    "tls_ca": "TFLEET_TLS_CA",
+    "tls_server_name": "TFLEET_TLS_SERVER_NAME",
+}
+"""Name the files for TLS where they are not those of the job file: of a worker on another machine than the job's."""
+
+GRACE = "TFLEET_GRACE_SECONDS"
+"""Seconds that this pod has between SIGTERM and SIGKILL; not set: 30, as Kubernetes gives where nobody says."""
+
+EVENTS = "TFLEET_EVENTS"
+"""Names a folder in which every ps tells what it does, event by event; not set: nowhere. Launchers hand it on."""
+
 VARIABLES = (
     JOB_NAME,
     POD_NAME,
@@ -42,11 +58,14 @@ VARIABLES = (
     WORKER_HOSTS,
     TF_CONFIG,
     TOKEN_FILE,
+    TOKEN,
     LIFELINE_FD,
     RESTARTS,
     JOB_FILE,
     RENDEZVOUS,
     POD_IP,
+    *TLS_VARIABLES.values(),
+    GRACE,
 )
 """Every name of the contract; a launcher removes them from what its children inherit before it sets its own."""
 
@@ -176,12 +195,46 @@ def restarts_of(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
+def grace_of(environ: Mapping[str, str]) -> float:
+    """Returns the seconds that this pod has between SIGTERM and SIGKILL.
+
+    Raises:
+        WrongInput: when the variable holds no such number.
+    """
+    text = environ.get(GRACE, "30")
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise WrongInput(f"{GRACE} is {text!r}; give the whole seconds of the pod's terminationGracePeriodSeconds")
+    return float(text)
+
+
 def is_address(text: str) -> bool:
     """Tells whether `text` is `host:port`, `unix:@name` or `unix:/path`."""
     if text.startswith(UNIX):
         return len(text) > len(UNIX) + 1 and text[len(UNIX)] in "@/"
     host, _, port = text.rpartition(":")
     return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Splits `HOST` or `HOST:PORT` as a user gives it, `[...]` around an IPv6 address with a port.
+
+    Returns:
+        The host, with brackets where it is an IPv6 address, and the port; 0: none was given.
+
+    Raises:
+        ValueError: when it is neither, or not one address that others could connect to.
+    """
+    bare = text.count(":") > 1 and not text.startswith("[")
+    host, port = (text, "") if bare or text.endswith("]") or ":" not in text else text.rsplit(":", 1)
+    name = host.strip("[]")
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    if not name or " " in name or "/" in name or (":" in text and not bare and not text.endswith("]") and not number):
+        raise ValueError("it must be HOST or HOST:PORT, such as 10.0.0.5 or 10.0.0.5:7000")
+    if number > 65535:
+        raise ValueError("the port must be at most 65535")
+    if name in ("0.0.0.0", "::", "*"):
+        raise ValueError("it must be one address of this machine, by which the other machines reach it")
+    return (f"[{name}]" if ":" in name else name), number
 
 
 def _required(environ: Mapping[str, str], name: str) -> str:

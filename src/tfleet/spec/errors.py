@@ -74,3 +74,15 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest allowed name, or the empty string when none is near."""
     match = difflib.get_close_matches(given, list(allowed), n=1)
     return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def out_of_memory(who: str, error: BaseException, advice: str) -> str:
+    """Returns the sentence for a replica, or a part of its work, that the system gave no memory.
+
+    Args:
+        who: such as `worker 1`.
+        error: what was raised.
+        advice: what to change.
+    """
+    what = " ".join(str(error).split())[:200]
+    return f"{who} is out of memory{': ' + what if what else ''}; {advice}"

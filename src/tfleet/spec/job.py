@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tfleet.spec.environment import split_listen
 from tfleet.spec.errors import WrongField, WrongInput, nearest
 
 STALENESS = 4
@@ -21,8 +22,11 @@ UNTIL_STOPPED = 0
 TASK_DEFAULT = -1
 MOVING_ROWS = ("async", "bounded")
 """Strategies under which a partition applies a push by itself, so that it may hold some rows of a table only."""
+TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
+"""Fields that name files for TLS: all of them are given, or none."""
 OVERLAPPING = ("async", "bounded")
-"""Strategies under which a worker need not wait for its own update."""
+"""Strategies under which a worker need not wait for its own update. The same names as above,
+for a reason of their own: there it is about when a partition applies, here about when a worker goes on."""
 
 
 class _Section(BaseModel):
@@ -41,7 +45,7 @@ class ElasticSpec(_Section):
     """How many workers the job may have while it runs."""
 
     min: int = Field(1, ge=1, description="The job goes on while so many workers live or are being started again.")
-    max: int = Field(64, ge=1, le=1024, description="The most workers that tfleet scale may ask for.")
+    max: int = Field(64, ge=1, le=1024, description="The most workers, those that joined by hand included.")
 
 
 class EvaluationSpec(_Section):
@@ -114,7 +118,7 @@ class JobSpec(_Section):
     )
     shared_memory: Literal["auto", "never"] = Field(
         "auto",
-        description="Exchange through shared memory with replicas on the same machine, where the system lets us.",
+        description="Local jobs: exchange through memory that replicas share, where the system lets us.",
     )
     wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
@@ -144,6 +148,19 @@ class JobSpec(_Section):
         False, description="Write a table of where each step's time went: profile.txt in the run directory."
     )
     tcp: bool = Field(False, description="Local jobs: TCP on loopback instead of Unix sockets.")
+    tls_cert: str = Field(
+        "", description="PEM file of the replicas' certificate, for TLS between replicas by TCP; empty: no TLS."
+    )
+    tls_key: str = Field("", description="PEM file of the private key of tls_cert, without a passphrase.")
+    tls_ca: str = Field("", description="PEM file of the CA that has signed the certificates of all replicas.")
+    tls_server_name: str = Field(
+        "", description="Name in the certificate of every ps; empty: the host by which each is reached."
+    )
+    listen: str = Field(
+        "",
+        description="Local jobs: address of this machine, HOST or HOST:PORT, by which workers of other machines may "
+        "join (tfleet join); empty: none can.",
+    )
     status_port: int = Field(0, ge=0, lt=65536, description="Port of ps 0 for /status, /healthz and /metrics; 0: off.")
     join_timeout: float = Field(600.0, gt=0, description="Seconds without any worker after which the ps give up.")
     peer_timeout: float = Field(20.0, ge=1, description="Seconds of silence after which a replica counts as lost.")
@@ -169,6 +186,13 @@ class JobSpec(_Section):
             return values
         return {**values, "ps": values.get("workers", cls.model_fields["workers"].default)}
 
+    @field_validator("listen")
+    @classmethod
+    def _somewhere(cls, value: str) -> str:
+        if value:
+            split_listen(value)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> JobSpec:
         if self.epochs and self.steps != TASK_DEFAULT:
@@ -189,8 +213,22 @@ class JobSpec(_Section):
                 f"ps={self.ps} and workers={self.workers} differ, but ps_placement=colocated puts one ps beside each "
                 "worker: give the same number of both"
             )
+        self._check_tls()
         self._refuse_idle()
         return self
+
+    def _check_tls(self) -> None:
+        files = {name: getattr(self, name) for name in TLS_FILES}
+        missing = [name for name, path in files.items() if not path]
+        if missing and len(missing) < len(files):
+            raise ValueError(
+                f"tls_cert, tls_key and tls_ca go together: give {' and '.join(missing)} too, or none of them"
+            )
+        if missing and self.tls_server_name:
+            raise ValueError(
+                f"tls_server_name={self.tls_server_name} does nothing without tls_cert, tls_key and tls_ca: "
+                "give them too, or leave it out"
+            )
 
     def _refuse_idle(self) -> None:
         """Refuses what would do nothing with this strategy."""
@@ -237,6 +275,17 @@ class JobSpec(_Section):
         if self.strategy == "average":
             return self.workers
         return (self.replicas_to_aggregate or self.workers) if self.strategy == "sync" else 1
+
+    def pinned(self, before: JobSpec | None = None) -> JobSpec:
+        """Returns the job with the batches of a sync step fixed, so that another number of workers changes no step.
+
+        Args:
+            before: the job that is gone on with, whose steps stay as they were; None: this one is new.
+        """
+        if self.strategy != "sync" or self.replicas_to_aggregate:
+            return self
+        first = before if before and before.strategy == "sync" else self
+        return self.model_copy(update={"replicas_to_aggregate": first.aggregate})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> JobSpec:

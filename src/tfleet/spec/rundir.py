@@ -14,12 +14,14 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfleet.spec.errors import WrongInput
+from tfleet.version import __version__
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
@@ -29,6 +31,9 @@ OVER = ("done", "stopped", "failed", "interrupted")
 
 ROOM = 1 << 20
 """Bytes that must be free where a job is to start: about what the logs and the first commit of a small model take."""
+
+FORMAT = 1
+"""Version of what a run directory holds and means; a greater one is of a newer tfleet. Without a word it is 1."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,12 @@ class RunDir:
         """Returns the run directory at `path`.
 
         Raises:
-            WrongInput: when there is no job in it.
+            WrongInput: when there is no job in it, or one of a newer tfleet.
         """
         run = cls.at(path)
         if not run.job_file.is_file():
             raise WrongInput(f"{path} is not a run directory (it has no job.yaml); give the folder that train printed")
+        run.check_format()
         return run
 
     @property
@@ -109,6 +115,11 @@ class RunDir:
         return self.path / PRIVATE
 
     @property
+    def format_file(self) -> Path:
+        """Version of the run directory."""
+        return self.private / "format"
+
+    @property
     def token_file(self) -> Path:
         """The job's secret, mode 0600."""
         return self.private / "token"
@@ -123,9 +134,44 @@ class RunDir:
         """Locked (flock) for as long as the launcher or any replica of the job lives."""
         return self.private / "lock"
 
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher of a detached job would have shown on a terminal."""
+        return self.logs / "launcher.log"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Keeps some room on the disk, for the status of a job whose disk is full."""
+        return self.private / "reserve"
+
     def log(self, role: str, index: int) -> Path:
         """Returns the log of one replica."""
         return self.logs / f"{role}-{index}.log"
+
+    def check_format(self) -> None:
+        """Checks that this tfleet knows what the run directory means; changes nothing.
+
+        Raises:
+            WrongInput: when a newer tfleet has written it.
+        """
+        try:
+            text = self.format_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return
+        if text.isascii() and text.isdigit() and int(text) > FORMAT:
+            raise WrongInput(
+                f"the run directory {self.path} is of a newer tfleet: it has format {text}, and this tfleet "
+                f"({__version__}) knows up to {FORMAT}; use that tfleet, or another run directory"
+            )
+
+    def write_job(self, text: str) -> None:
+        """Writes the job file, and the version of the run directory.
+
+        Raises:
+            OSError: when they cannot be written.
+        """
+        write_atomically(self.format_file, f"{FORMAT}\n")
+        write_atomically(self.job_file, text)
 
     def create(self) -> list[Path]:
         """Makes the folders that every job needs.
@@ -134,8 +180,10 @@ class RunDir:
             Those that were not there before, the outermost first.
 
         Raises:
-            WrongInput: when the folder cannot be written, or its disk is full; nothing that was made stays.
+            WrongInput: when a newer tfleet has written the folder, it cannot be written, or its disk is full; nothing
+                that was made stays.
         """
+        self.check_format()
         inside = (self.checkpoints, self.summaries, self.export, self.logs, self.private)
         missing = [p for p in (*reversed(self.path.parents), self.path, *inside) if not p.exists()]
         try:
@@ -216,6 +264,11 @@ def outcome_of(status: Mapping[str, Any], generation: int) -> int | None:
         return None
     code = status.get("exit_code")
     return 1 if code is None else int(code)
+
+
+def utc(seconds: float) -> str:
+    """Writes a Unix time as people read it in notes, whose readers may be in another time zone than the job."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -156,6 +156,7 @@ class Async(Strategy):
 
     name = "async"
     aggregates = False
+    waits = False
 
     def ledger(self, batches: int, total: int, aggregate: int) -> Ledger:
         """See `Strategy.ledger`."""

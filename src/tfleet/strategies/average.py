@@ -30,7 +30,7 @@ from tfleet.strategies.exchange import Exchange, Peers, Step
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
 from tfleet.strategies.synchronous import SyncExchange, SyncLedger
-from tfleet.wire.frames import Kind, Lease, Order, ProtocolError, Push, Take
+from tfleet.wire.frames import Lease, Order, ProtocolError, Push, Take
 
 TELL_EVERY = 1.0
 """Seconds between two words of a worker to ps 0 about the steps of its run."""
@@ -250,10 +250,9 @@ class AverageExchange(SyncExchange):
         run, self.step = self._run, self._start
         meta = self._meta(rate, self._samples, run.epoch, run.batch, run.batches)
         for channel, bounds in zip(self._peers.others, self._bounds[1:], strict=True):
-            self._send(channel, Kind.PUSH, meta, *self._slices(*bounds))
-        self._send(
-            self._peers.first, Kind.PUSH, meta, *self._slices(*self._bounds[0]), self.state.data, self._metrics.data
-        )
+            self._send_vectors(channel, meta, *self._slices(*bounds))
+        slices = self._slices(*self._bounds[0])
+        self._send_vectors(self._peers.first, meta, *slices, self.state.data, self._metrics.data)
         self._forget()
         self._owed += 1
         before = self.step

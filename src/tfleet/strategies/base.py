@@ -21,6 +21,7 @@ class Strategy(ABC):
         aggregates: whether a step applies several batches together. Then there is a moment between two steps in which
             no push is under way, workers get new parameters with a new step only, and a lost worker leaves nothing
             half done.
+        waits: whether a worker may have to wait for another one.
         local: whether workers update their parameters by themselves between two pushes. Then a push brings parameters
             and the optimizer's slots instead of a gradient, and each answer with parameters brings the slots too.
         must_stay: fields of `JobSpec` of this strategy that a resumed job cannot change.
@@ -28,6 +29,7 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     aggregates: ClassVar[bool]
+    waits: ClassVar[bool] = True
     local: ClassVar[bool] = False
     must_stay: ClassVar[tuple[str, ...]] = ()
 

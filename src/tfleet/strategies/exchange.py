@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from tfleet.spec.arrays import Ids, Matrix
+from tfleet.spec.arrays import Float32s, Ids, Matrix
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
@@ -17,7 +17,7 @@ from tfleet.strategies.memory import MemoryPlan, private
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import BY_SOCKET, Kind, Order, Push, Take, pack_push, unpack_take
 from tfleet.wire.halves import Packer
-from tfleet.wire.memory import Float32s, NoSharedMemory, create
+from tfleet.wire.memory import NoSharedMemory, create
 
 if TYPE_CHECKING:
     from tfleet.strategies.rows import RowExchange
@@ -107,7 +107,7 @@ class Exchange(ABC):
 
     def pull(self) -> Take:
         """Gets all parameters and a lease or an order; blocks until ps 0 has something for this worker."""
-        self._send(self._peers.first, Kind.PULL, self._meta(held=0))
+        self._ask(self._peers.first)
         take = self._receive_first()
         self._pull_others()
         return take
@@ -137,24 +137,33 @@ class Exchange(ABC):
         want = max(0, self._plan.slots - held) if self.want else 0
         return Push(*who, rate, samples, self.step, epoch, batch, batches, want, held, self._into)
 
-    def _send(self, channel: Channel, kind: Kind, push: Push, *payload: memoryview) -> None:
-        if channel in self._sharing:
-            channel.send(kind, pack_push(push))
-        else:
-            channel.send(kind, pack_push(push._replace(slot=BY_SOCKET)), *payload)
+    def _ask(self, channel: Channel) -> None:
+        """Asks a ps for what it holds; this also tells it which step ps 0 has reached."""
+        meta = self._meta()
+        channel.send(Kind.PULL, pack_push(meta if channel in self._sharing else meta._replace(slot=BY_SOCKET)))
 
     def _send_all(self, push: Push, step: Step, state: Float32s) -> None:
         """Sends one push to everybody, ps 0 last."""
         if self.rows:
             self.rows.send(push.sequence, step.touched, step.rows)
-        gradient, (low, high) = step.gradient, self._bounds[0]
+        doorbell = b""
         if self._sharing:
-            for target, source in zip(self._outgoing, (gradient, state, step.metrics), strict=True):
+            doorbell = pack_push(push)
+            for target, source in zip(self._outgoing, (step.gradient, state, step.metrics), strict=True):
                 np.copyto(target, source)
-        for channel, (first, last) in zip(self._peers.others, self._bounds[1:], strict=True):
-            self._send(channel, Kind.PUSH, push, self._packed(channel, gradient[first:last]))
-        packed = self._packed(self._peers.first, gradient[low:high])
-        self._send(self._peers.first, Kind.PUSH, push, packed, state.data, step.metrics.data)
+        for channel, bounds in zip(self._peers.others, self._bounds[1:], strict=True):
+            if channel in self._sharing:
+                channel.send(Kind.PUSH, doorbell)
+            else:
+                self._send_vectors(channel, push, self._packed(channel, step.gradient, bounds))
+        if self._peers.first in self._sharing:
+            self._peers.first.send(Kind.PUSH, doorbell)
+        else:
+            packed = self._packed(self._peers.first, step.gradient, self._bounds[0])
+            self._send_vectors(self._peers.first, push, packed, state.data, step.metrics.data)
+
+    def _send_vectors(self, channel: Channel, push: Push, *payload: memoryview) -> None:
+        channel.send(Kind.PUSH, pack_push(push._replace(slot=BY_SOCKET)), *payload)
 
     def _make_packers(self, dtype: str) -> dict[Channel, Packer]:
         if dtype == "float32":
@@ -162,14 +171,13 @@ class Exchange(ABC):
         pairs = zip((self._peers.first, *self._peers.others), self._bounds, strict=True)
         return {c: Packer(dtype, high - low) for c, (low, high) in pairs if c not in self._sharing}  # type: ignore[arg-type]
 
-    def _packed(self, channel: Channel, gradient: Float32s) -> memoryview:
-        packer = self._packers.get(channel)
-        return packer.pack(gradient).data if packer else gradient.data
+    def _packed(self, channel: Channel, gradient: Float32s, bounds: tuple[int, int]) -> memoryview:
+        packer, part = self._packers.get(channel), gradient[slice(*bounds)]
+        return packer.pack(part).data if packer else part.data
 
     def _pull_others(self) -> None:
-        meta = self._meta()  # anew: it tells the others which step ps 0 has reached
         for channel in self._peers.others:
-            self._send(channel, Kind.PULL, meta)
+            self._ask(channel)
         self._receive_others()
 
     def _receive_others(self) -> None:

@@ -23,7 +23,7 @@ from tfleet.strategies.base import Strategy
 from tfleet.strategies.exchange import Exchange, Peers, Step, taken
 from tfleet.strategies.ledger import Key, Ledger
 from tfleet.strategies.rule import Rule, Updatable, Vector
-from tfleet.wire.frames import Kind, Lease, ProtocolError, Push, Take
+from tfleet.wire.frames import Lease, ProtocolError, Push, Take
 
 OVERDUE_FACTOR = 3.0
 """A lease is overdue after so many times the median time of a batch."""
@@ -238,7 +238,7 @@ class SyncExchange(Exchange):
             for _ in range(owed):
                 take = taken(channel, view)
             if take.step < self.step:  # answered when an earlier step was done, for which ps 0 had no lease for us
-                self._send(channel, Kind.PULL, self._meta())
+                self._ask(channel)
                 taken(channel, view)
             self._arrived(number)
 

@@ -31,8 +31,12 @@ def proven(token: bytes, side: bytes, first: bytes, second: bytes, proof: bytes)
     return hmac.compare_digest(prove(token, side, first, second), proof)
 
 
-def read_token(path: Path | str) -> bytes:
+def read_token(path: Path | str, given: str = "in TFLEET_TOKEN_FILE") -> bytes:
     """Reads a job's token.
+
+    Args:
+        path: of the file.
+        given: how the user says which file, for the message.
 
     Raises:
         WrongInput: when the file cannot be read or is empty.
@@ -41,7 +45,7 @@ def read_token(path: Path | str) -> bytes:
         token = Path(path).read_bytes().strip()
     except OSError as error:
         raise WrongInput(
-            f"the token file {path} cannot be read: {error.strerror}; give a readable file in TFLEET_TOKEN_FILE"
+            f"the token file {path} cannot be read: {error.strerror}; give a readable file {given}"
         ) from None
     if not token:
         raise WrongInput(f"the token file {path} is empty; write the job's token into it")

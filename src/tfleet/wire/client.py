@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfleet.spec.errors import JobFailed, WrongInput, error_for
 from tfleet.wire import auth
@@ -15,14 +15,21 @@ from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
     UNPROVEN_META,
+    VERSION,
     Kind,
     ProtocolError,
+    WrongPeer,
+    WrongVersion,
     pack_header,
     pack_json,
     unpack_header,
     unpack_json,
+    versions_differ,
 )
 from tfleet.wire.inbox import Inbox
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 Buffer = bytes | bytearray | memoryview
 TRY = 5.0
@@ -86,11 +93,13 @@ class Channel:
         Raises:
             ConnectionLost: when the peer is gone.
         """
-        views = [memoryview(part).cast("B") for part in payload if len(part)]
-        size = sum(len(view) for view in views)
-        parts = [memoryview(pack_header(kind, len(meta), size) + bytes(meta)), *views]
         try:
-            send_parts(self._sock, parts)
+            if not payload:
+                self._sock.sendall(pack_header(kind, len(meta), 0) + meta)
+                return
+            views = [memoryview(part).cast("B") for part in payload if len(part)]
+            size = sum(len(view) for view in views)
+            send_parts(self._sock, [memoryview(pack_header(kind, len(meta), size) + meta), *views])
         except OSError as error:
             raise self._lost(error) from None
 
@@ -173,10 +182,18 @@ def authenticate(channel: Channel, token: bytes) -> None:
     """Proves the token to the peer and has the peer prove it; blocks for a round trip.
 
     Raises:
-        WrongInput: when the peer does not know the same token.
+        WrongInput: when the peer does not know the same token, or refuses this end.
+        WrongPeer: when it speaks another protocol, another version, or TLS.
         ConnectionLost: when the peer closes the connection.
     """
-    challenge = channel.receive()
+    try:
+        channel.send(Kind.HELLO)  # its header says the version, and a ps that expects TLS sees that this is none
+    except ConnectionLost as lost:
+        challenge = _last_word(channel, lost)
+    else:
+        challenge = _first(channel)
+    if challenge.kind is Kind.ERROR:
+        channel.result(challenge)
     if challenge.kind is not Kind.CHALLENGE or len(challenge.meta) != auth.NONCE:
         raise ProtocolError("the peer did not start with a challenge")
     server, client = bytes(challenge.meta), auth.nonce()
@@ -189,11 +206,27 @@ def authenticate(channel: Channel, token: bytes) -> None:
     channel.proven = True
 
 
+def _first(channel: Channel) -> Frame:
+    try:
+        return channel.receive()
+    except WrongVersion as error:
+        raise WrongPeer(versions_differ(VERSION, error.version)) from None
+
+
+def _last_word(channel: Channel, lost: ConnectionLost) -> Frame:
+    """Returns what a peer has said that is gone already, such as why it refuses this end."""
+    try:
+        return _first(channel)
+    except ConnectionLost:
+        raise lost from None
+
+
 def connect(
     address: Address,
     token: bytes,
     *,
     patience: float,
+    tls: Tls | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Channel:
@@ -203,18 +236,23 @@ def connect(
         address: of the peer.
         token: the job's.
         patience: seconds to keep trying; 0: one try.
+        tls: certificates for a connection by TCP; None, or for a Unix socket: there is no TLS.
         clock: time in seconds.
         sleep: waits so many seconds.
 
     Raises:
         ConnectionLost: when nobody answered within `patience`.
-        WrongInput: when somebody answered who does not know the token.
+        WrongInput: when somebody answered who does not know the token, or whose certificate is not valid.
+        WrongPeer: when somebody answered who speaks another protocol, another version, or TLS where this end does not.
     """
     end = clock() + patience
     delay = 0.01
     while True:
         try:
-            channel = Channel(address.connect(TRY), str(address))
+            sock = address.connect(TRY)
+            if tls is not None and not address.path:
+                sock = tls.connect(sock, address.host, str(address))
+            channel = Channel(sock, str(address))
             try:
                 authenticate(channel, token)
             except BaseException:

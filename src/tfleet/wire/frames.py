@@ -18,10 +18,11 @@ import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from tfleet.spec.errors import JobFailed
+from tfleet.spec.errors import ExitCode, JobFailed
 
 MAGIC = b"tf"
-VERSION = 1
+VERSION = 2
+"""Of the protocol; 1 had no HELLO."""
 HEADER = struct.Struct("<2sBBIQ")
 META_LIMIT = 16 << 20
 """Bytes of meta that an authenticated peer may send (the layout of a large model is JSON)."""
@@ -47,13 +48,33 @@ class Kind(IntEnum):
     REACH = 11
     ROWS = 12
     FETCH = 13
+    HELLO = 14
 
 
+_TLS_RECORDS, _TLS_MAJOR = (20, 21, 22, 23), 3  # how every record of TLS begins
 _KINDS = {int(kind): kind for kind in Kind}  # three times faster than Kind(number)
 
 
 class ProtocolError(JobFailed):
     """A peer sent something that is no valid frame, or not now; the connection is closed."""
+
+
+class WrongPeer(ProtocolError):
+    """What is at the other end will never be understood, however often it is tried: exit code 2."""
+
+    exit_code = ExitCode.WRONG_INPUT
+
+
+class WrongVersion(WrongPeer):
+    """The peer speaks another version of the protocol.
+
+    Attributes:
+        version: the peer's.
+    """
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"the peer speaks protocol version {version}, this is {VERSION}: use one tfleet version")
+        self.version = version
 
 
 class Header(NamedTuple):
@@ -77,19 +98,31 @@ def unpack_header(data: bytes | bytearray | memoryview, meta_limit: int = META_L
         meta_limit: the most bytes of meta that are allowed now.
 
     Raises:
-        ProtocolError: for another protocol, another version, an unknown kind, or too much meta.
+        WrongPeer: for another protocol, another version, or TLS.
+        ProtocolError: for an unknown kind, or too much meta.
     """
     magic, version, kind, meta, payload = HEADER.unpack(data)
     if magic != MAGIC:
-        raise ProtocolError("the peer does not speak tfleet's protocol")
+        if magic[0] in _TLS_RECORDS and magic[1] == _TLS_MAJOR:
+            raise WrongPeer("the peer speaks TLS and this end does not: give all replicas the same tls_cert and tls_ca")
+        raise WrongPeer("the peer does not speak tfleet's protocol")
     if version != VERSION:
-        raise ProtocolError(f"the peer speaks protocol version {version}, this is {VERSION}: use one tfleet version")
+        raise WrongVersion(version)
     if meta > meta_limit:
         raise ProtocolError(f"a frame with {meta} bytes of meta, at most {meta_limit} are allowed here")
     known = _KINDS.get(kind)
     if known is None:
         raise ProtocolError(f"unknown kind of frame: {kind}")
     return Header(known, meta, payload)
+
+
+def versions_differ(client: int, server: int) -> str:
+    """Says in a sentence, the same for both ends, that they cannot understand each other."""
+    age = "older" if client < server else "newer"
+    return (
+        f"who connects speaks protocol version {client}, {age} than version {server} of the ps; "
+        "use one tfleet version for the whole job"
+    )
 
 
 def pack_json(values: dict[str, Any]) -> bytes:

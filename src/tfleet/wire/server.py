@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfleet.spec.errors import ExitCode
 from tfleet.wire import auth
@@ -17,15 +17,23 @@ from tfleet.wire.frames import (
     HEADER,
     META_LIMIT,
     UNPROVEN_META,
+    VERSION,
     Header,
     Kind,
     ProtocolError,
+    WrongPeer,
+    WrongVersion,
     pack_header,
     pack_json,
     unpack_header,
+    versions_differ,
 )
 from tfleet.wire.inbox import Inbox
 from tfleet.wire.loop import Loop
+
+if TYPE_CHECKING:
+    from tfleet.wire.opening import Opening
+    from tfleet.wire.tls import Tls, TlsSocket
 
 SILENT_SECONDS = 5.0
 """A connection that has not proven the token after so many seconds is closed."""
@@ -33,6 +41,8 @@ SILENT_LIMIT = 256
 """So many unproven connections at once; one more closes the oldest."""
 BACKLOG_LIMIT = 64
 """Buffers (up to three a frame) that may wait for one slow reader before it counts as gone."""
+REFUSALS_TOLD = 32
+"""So many refusals of one generation are logged: who keeps trying must not fill a disk."""
 NOTHING = memoryview(b"")
 
 
@@ -88,13 +98,15 @@ class Connection:
         self._head_bytes = bytearray(HEADER.size)
         self._target = memoryview(self._head_bytes)
         self._inbox = inbox or Inbox()
+        self._pending: Callable[[], int] = getattr(sock, "pending", _none)  # what TLS has decrypted, and nobody read
         self._on_descriptor: Callable[[int], None] | None = None
         self._paused = False
         self.on_unproven: Callable[[Connection, Header, bytearray], None] | None = None
         self.on_close: Callable[[Connection], None] | None = None
+        self.on_refused: Callable[[Connection, str], None] | None = None
         sock.setblocking(False)
         self._watch()
-        if self._inbox.full:
+        if self._ahead:
             loop.call_later(0, self._read_ahead)
 
     def expect_descriptor(self, callback: Callable[[int], None]) -> None:
@@ -162,6 +174,11 @@ class Connection:
         self._queue.clear()
         self.memory = None
 
+    @property
+    def _ahead(self) -> bool:
+        """Whether something was read that the selector does not know of."""
+        return self._inbox.full or bool(self._pending())
+
     def _watch(self) -> None:
         events = (0 if self._paused else EVENT_READ) | (EVENT_WRITE if self._queue else 0)
         self._loop.watch(self._sock, events, self._ready)
@@ -176,7 +193,10 @@ class Connection:
         try:
             action()
         except ProtocolError as error:
-            self.error(str(error), ExitCode.WRONG_INPUT)
+            sentence = versions_differ(error.version, VERSION) if isinstance(error, WrongVersion) else str(error)
+            self.error(sentence, ExitCode.WRONG_INPUT)
+            if self.on_refused and not self.proven:
+                self.on_refused(self, sentence)
             self.close()
 
     def _read(self) -> None:
@@ -189,7 +209,7 @@ class Connection:
             delivered = delivered or self._header is None
 
     def _read_ahead(self) -> None:
-        if self._inbox.full and not self._paused and not self.closed:
+        if not self.closed and not self._paused and self._ahead:
             self._guard(self._read)
 
     def _receive(self, *, only_ahead: bool) -> bool:
@@ -198,7 +218,7 @@ class Connection:
                 self._take_descriptor()
                 return False
             while self._target:
-                if only_ahead and not self._inbox.full:
+                if only_ahead and not self._ahead:
                     return False
                 self._target = self._inbox.fill(self._target, self._sock.recv_into)
                 if self._inbox.ended:
@@ -222,7 +242,7 @@ class Connection:
     def _advance(self) -> None:
         if self._header is None:
             self._header = unpack_header(self._head_bytes, META_LIMIT if self.proven else UNPROVEN_META)
-            if not self.proven and (self._header.payload or self._header.kind is not Kind.ANSWER):
+            if not self.proven and (self._header.payload or self._header.kind not in _UNPROVEN):
                 raise ProtocolError("prove the token first")
             self._meta = bytearray(self._header.meta)
             self._target = memoryview(self._meta)
@@ -276,15 +296,43 @@ class Connection:
             self._watch()
 
 
-class Server:
-    """Accepts and authenticates connections on one listening socket."""
+_UNPROVEN = (Kind.HELLO, Kind.ANSWER)
 
-    def __init__(self, loop: Loop, listener: socket.socket, token: bytes, handler: Handler) -> None:
+
+def _none() -> int:
+    return 0
+
+
+class Server:
+    """Accepts and authenticates connections on one listening socket.
+
+    Args:
+        loop: to run in.
+        listener: a listening socket that does not block.
+        token: of the job.
+        handler: gets the frames of those who have proven it.
+        tls: certificates for connections by TCP; None, or for a Unix socket: there is no TLS.
+        tell: logs a sentence about somebody who was refused.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        token: bytes,
+        handler: Handler,
+        tls: Tls | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self._loop = loop
         self._listener = listener
         self._token = token
         self._handler = handler
-        self._unproven: dict[Connection, bytes] = {}
+        self._tls = tls if listener.family != socket.AF_UNIX else None
+        self._tell = tell or _print
+        self._told: set[str] = set()
+        self._unproven: dict[Connection | Opening, bytes] = {}
+        self._hosts: dict[Connection | Opening, str] = {}
         self._open: set[Connection] = set()
         loop.watch(listener, EVENT_READ, self._accept)
 
@@ -301,9 +349,11 @@ class Server:
     def end(self) -> None:
         """Accepts nothing more and drops every connection; the listening socket stays as it is, for another server."""
         self._loop.watch(self._listener, 0, self._accept)
-        for connection in self._open:
+        for connection in {*self._open, *self._unproven}:
             connection.drop()
         self._open.clear()
+        self._unproven.clear()
+        self._hosts.clear()
 
     def adopt(self, sock: socket.socket, inbox: Inbox | None = None) -> Connection:
         """Takes a socket that was connected and authenticated elsewhere, with what was read ahead from it."""
@@ -313,32 +363,75 @@ class Server:
 
     def _accept(self, _events: int) -> None:
         try:
-            sock, _ = self._listener.accept()
+            sock, address = self._listener.accept()
         except OSError:
             return
         if len(self._unproven) >= SILENT_LIMIT:
             next(iter(self._unproven)).close()
-        connection = Connection(self._loop, tune(sock), self._handler, proven=False)
+        end, host = self._loop.now() + SILENT_SECONDS, str(address[0]) if isinstance(address, tuple) else ""
+        if self._tls is None:
+            self._challenge(tune(sock), host, end)
+        else:
+            self._open_tls(tune(sock), host, end)
+
+    def _open_tls(self, sock: socket.socket, host: str, end: float) -> None:
+        from tfleet.wire.opening import Opening  # only here: a ps without TLS starts sooner
+
+        assert self._tls is not None
+
+        def done(opening: Opening, secure: TlsSocket) -> None:
+            self._forget(opening)
+            self._challenge(secure, host, end)
+
+        try:
+            opening = Opening(self._loop, sock, self._tls, done, self._refused, self._forget)
+        except OSError:
+            sock.close()
+            return
+        self._await(opening, host, b"", end)
+
+    def _challenge(self, sock: socket.socket, host: str, end: float) -> None:
+        connection = Connection(self._loop, sock, self._handler, proven=False)
         connection.on_unproven = self._answered
+        connection.on_refused = self._refused
         connection.on_close = self._forget
         self._open.add(connection)
-        self._unproven[connection] = nonce = auth.nonce()
+        nonce = auth.nonce()
+        self._await(connection, host, nonce, end)
         connection.send(Kind.CHALLENGE, nonce)
-        self._loop.call_later(SILENT_SECONDS, lambda: self._expire(connection))
 
-    def _forget(self, connection: Connection) -> None:
-        self._unproven.pop(connection, None)
-        self._open.discard(connection)
+    def _await(self, who: Connection | Opening, host: str, nonce: bytes, end: float) -> None:
+        self._unproven[who] = nonce
+        self._hosts[who] = host
+        self._loop.call_later(max(0.0, end - self._loop.now()), lambda: self._expire(who))
 
-    def _expire(self, connection: Connection) -> None:
-        if connection in self._unproven:
-            connection.close()
+    def _forget(self, who: Connection | Opening) -> None:
+        self._unproven.pop(who, None)
+        self._hosts.pop(who, None)
+        self._open.discard(who)
+
+    def _expire(self, who: Connection | Opening) -> None:
+        if who in self._unproven:
+            who.close()
+
+    def _refused(self, who: Connection | Opening, sentence: str) -> None:
+        line = f"refused a connection from {self._hosts.get(who) or 'this machine'}: {sentence}"
+        if line not in self._told and len(self._told) < REFUSALS_TOLD:
+            self._told.add(line)
+            self._tell(line)
 
     def _answered(self, connection: Connection, header: Header, meta: bytearray) -> None:
+        if header.kind is Kind.HELLO:  # it is there for the version in its header, and for who expects TLS
+            return
         server = self._unproven[connection]
         client, proof = bytes(meta[: auth.NONCE]), bytes(meta[auth.NONCE :])
         if len(client) != auth.NONCE or not auth.proven(self._token, b"client", client, server, proof):
-            raise ProtocolError("wrong token: give the token file of this job")
+            raise WrongPeer("wrong token: give the token file of this job")
         del self._unproven[connection]
+        del self._hosts[connection]
         connection.proven = True
         connection.send(Kind.WELCOME, auth.prove(self._token, b"server", client, server))
+
+
+def _print(sentence: str) -> None:
+    print(f"tfleet: {sentence}", flush=True)

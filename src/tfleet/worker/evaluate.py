@@ -49,7 +49,7 @@ class Evaluator:
             raise WrongInput("the held-out data of the task has no samples; give it at least one")
         self._model = model
         self._source = source
-        self._rows = 1 if source.items_are_batches else max(batch_size, min(LARGEST_BATCH, GROWTH * batch_size))
+        self._rows = 1 if source.items_are_batches else rows_at_once(len(source), batch_size)
         self._steps: dict[int, Any] = {}
         self._tried = False
 
@@ -132,6 +132,15 @@ class Evaluator:
                 jit_compile=bool(self._model.jit_compile),
             )
         return self._steps[size]
+
+
+def rows_at_once(samples: int, batch_size: int) -> int:
+    """Returns how many rows are evaluated at once, where `batch_size` are trained on at once.
+
+    Where it costs less than half of the size, all batches get the same one: another size is another trace.
+    """
+    most = max(batch_size, min(LARGEST_BATCH, GROWTH * batch_size))
+    return next((rows for rows in range(most, most // 2, -1) if samples % rows == 0), most)
 
 
 def evaluate(model: keras.Model, source: Source, batch_size: int) -> dict[str, float]:

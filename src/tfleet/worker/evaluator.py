@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from tfleet.checkpoint.errors import CommitDamaged
 from tfleet.checkpoint.store import Store
-from tfleet.spec.errors import ExitCode
+from tfleet.spec.errors import ExitCode, JobFailed
 from tfleet.spec.rundir import RunDir
 from tfleet.worker.built import Built
 from tfleet.worker.loop import as_json
@@ -29,7 +30,8 @@ def follow(session: Session, built: Built, run: RunDir, draining: threading.Even
     while not draining.is_set():
         answer, _ = session.first.call("follow", seen=seen)
         if answer["over"]:
-            scalars.close()
+            with contextlib.suppress(JobFailed):
+                scalars.close()
             return int(session.outcome().get("exit_code", ExitCode.FAILED))
         seen = int(answer["commit"])
         try:
@@ -38,8 +40,11 @@ def follow(session: Session, built: Built, run: RunDir, draining: threading.Even
         except CommitDamaged:
             continue  # pruned meanwhile: there is a newer one
         metrics = built.evaluate()
-        scalars.write(manifest.step, metrics)
-        scalars.flush()
+        try:
+            scalars.write(manifest.step, metrics)
+            scalars.flush()
+        except JobFailed as error:
+            session.heart.remark(f"{error}; evaluation goes on without them")
         session.first.call("report", step=manifest.step, commit=seen, metrics=as_json(metrics))
     session.first.call("leave", reason="")
     return ExitCode.INTERRUPTED

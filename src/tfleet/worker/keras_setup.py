@@ -6,6 +6,7 @@ import os
 import sys
 
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.importing import PLOTS, quick_imports
 
 
 def set_up(threads: int, seed: int) -> None:
@@ -37,8 +38,9 @@ def set_up(threads: int, seed: int) -> None:
             f"Keras was imported with the backend {sys.modules['keras'].backend.backend()}, but only tensorflow is "
             "allowed; set KERAS_BACKEND=tensorflow before the import"
         )
-    import keras
-    import tensorflow as tf
+    with quick_imports(PLOTS):
+        import keras
+        import tensorflow as tf
 
     from tfleet.worker.xla import remember_jit_compile
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +25,8 @@ from tfleet.strategies.exchange import Rejoin
 from tfleet.strategies.rows import RowExchange
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
-from tfleet.worker.session import Session, guarded
+from tfleet.wire.secure import tls_of
+from tfleet.worker.session import Session, guarded, short_of_memory
 
 if TYPE_CHECKING:
     from tfleet.worker.built import Built
@@ -47,18 +50,20 @@ class WorkerProcess:
 
     Args:
         role: worker or evaluator.
-        index: its number.
+        index: its number; -1: ps 0 gives one to a guest.
         run: the run directory.
+        address: of ps 0, for a guest: a worker that was started by hand and has no replica environment.
     """
 
-    def __init__(self, role: str, index: int, run: RunDir) -> None:
-        environment = ReplicaEnvironment.from_environ(os.environ)
+    def __init__(self, role: str, index: int, run: RunDir, address: str = "") -> None:
         self._role = role
         self._index = index
         self._run = run
+        self._guest = secrets.token_hex(8) if address else ""
         self._spec = JobSpec.load(os.environ.get(JOB_FILE) or run.job_file)
-        self._first = Whereabouts.of(0, environment.ps_hosts, os.environ).first
+        self._first = address or _first_of(os.environ)
         self._token = read_token(os.environ.get(TOKEN_FILE) or run.token_file)
+        self._tls = tls_of(self._spec, environ=os.environ)
         self._draining = threading.Event()
         self._training = False
         self._generation = 0
@@ -68,7 +73,9 @@ class WorkerProcess:
     def run(self) -> int:
         """Blocks until the job is over; returns the exit code."""
         signal.signal(signal.SIGTERM, lambda *_: self._terminated())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A launcher decides what Ctrl-C means; a guest has none.
+        signal.signal(signal.SIGINT, (lambda *_: self._terminated()) if self._guest else signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # `tfleet join` has them wait
         prefer_throughput()
         watch_lifeline(self._orphaned)
         end = time.monotonic() + self._spec.join_timeout
@@ -95,11 +102,16 @@ class WorkerProcess:
                 self._index,
                 patience=patience,
                 peer_timeout=self._spec.peer_timeout,
+                tls=self._tls,
                 restarts=self._restarts,
                 draining=self._draining,
                 pause=self._pause,
+                guest=self._guest,
             )
             self._generation, self._lost_at_once = session.generation, False
+            if self._guest:
+                self._index = session.index
+                print(f"tfleet: joined {self._spec.task} as worker {self._index}", flush=True)
             member = session
             return guarded(member, lambda: self._take_part(member))
         except (ConnectionLost, Rejoin) as error:
@@ -110,7 +122,7 @@ class WorkerProcess:
             outcome = session.outcome() if session else {}
             if "exit_code" in outcome:
                 return int(outcome["exit_code"])
-            why = str(error) or "it was out of the job"
+            why = outcome.get("why") or str(error) or "it was out of the job"
             print(f"tfleet: {self._role} {self._index} joins again: {why}", flush=True)
             return None
         finally:
@@ -126,9 +138,10 @@ class WorkerProcess:
         time.sleep(seconds)
 
     def _terminated(self) -> None:
-        """Leaves after the batch at hand; at once where there is none."""
+        """Leaves after the batch at hand; at once where there is none, and a guest that is asked twice."""
+        twice = self._guest and self._draining.is_set()
         self._draining.set()
-        if not self._training:
+        if twice or not self._training:
             os._exit(ExitCode.INTERRUPTED)
 
     def _take_part(self, session: Session) -> int:
@@ -185,13 +198,25 @@ class WorkerProcess:
         end_at_once()
 
 
-def main(role: str, index: int, run: RunDir) -> int:
+def _first_of(environ: Mapping[str, str]) -> str:
+    """Returns the address of ps 0, from the replica environment."""
+    return Whereabouts.of(0, ReplicaEnvironment.from_environ(environ).ps_hosts, environ).first
+
+
+def main(role: str, index: int, run: RunDir, address: str = "") -> int:
     """Runs a worker or evaluator; what ends it is told in one sentence, a defect with its traceback."""
     try:
-        return WorkerProcess(role, index, run).run()
+        code = WorkerProcess(role, index, run, address).run()
+        if address:
+            left: dict[int, str] = {ExitCode.DONE: "the job is done", ExitCode.INTERRUPTED: "left the job"}
+            print(f"tfleet: {left.get(code, 'the job has failed')}", flush=True)
+        return code
     except TfleetError as error:
         print(f"tfleet: {error}", file=sys.stderr, flush=True)
         return int(error.exit_code)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if short := short_of_memory(f"{role} {index}", error):
+            print(f"tfleet: {short}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         return ExitCode.FAILED

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tfleet.data import Batch
+from tfleet.spec.arrays import Float32s
+from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import SummarySpec
 from tfleet.spec.rundir import RunDir
 from tfleet.strategies.exchange import Exchange, Step
-from tfleet.wire.memory import Float32s
 from tfleet.worker.built import Built
 from tfleet.worker.session import Heart
 from tfleet.worker.summaries import Budget, Details, Scalars, details_folder, eval_folder, job_folder, worker_folder
@@ -22,6 +23,8 @@ DETAILS_SHARE = 0.015
 
 class Recorder:
     """Writes this worker's scalars, and those of the whole job while it holds that lease.
+
+    A full disk costs summaries, not the job: the user is told once, and each later write is tried.
 
     Args:
         spec: what is written, and how often.
@@ -60,6 +63,7 @@ class Recorder:
         self._steps = 0
         self._since = 0.0
         self._job_step = -1
+        self._failing = False
         self._last: tuple[Step, Batch] | None = None
 
     def step(self, exchange: Exchange, step: Step, batch: Batch, rate: float) -> None:
@@ -76,42 +80,50 @@ class Recorder:
         now = self._clock()
         self._next = (exchange.step // self._every + 1) * self._every
         self._last = (step, batch)
-        self._write_scalars(exchange.step, rate, now)
+        self._try(lambda: self._write_scalars(exchange.step, rate, now))
         if self._heart.summaries:
-            self._write_job(rate)
+            self._try(lambda: self._write_job(rate))
             if self._histograms and self._budget.may(now):
                 built = self._built
                 if self._frozen is None:
                     self._frozen = built.gradient.initial()[2]
                 built.gradient.assign_seen(exchange.parameters, exchange.state, self._frozen)
-                self._write_details(exchange.step)
+                self._try(lambda: self._write_details(exchange.step))
                 self._budget.spent(now, self._clock())
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Writes held-out metrics."""
         if self._every and metrics:
-            self._held_out.write(step, metrics)
-            self._held_out.flush()
+            self._try(lambda: self._held_out.write(step, metrics))
+            self._try(self._held_out.flush)
 
     def finished(self, step: int) -> None:
         """Writes the details of the final model, which the task's model holds now, and closes everything."""
         if self._histograms and self._last:
-            self._write_details(step)
+            self._try(lambda: self._write_details(step))
         self.close()
 
     def purge(self, step: int) -> None:
         """Tells TensorBoard to forget what came after `step`, which will be written again."""
-        for scalars in (self._own, self._job):
-            scalars.purge(step)
-        if self._details:
-            self._details.purge(step)
+        self._try(lambda: self._own.purge(step))
+        self._try(lambda: self._job.purge(step))
+        if details := self._details:
+            self._try(lambda: details.purge(step))
 
     def close(self) -> None:
         """Writes what is queued."""
         for scalars in (self._own, self._job, self._held_out):
-            scalars.close()
+            self._try(scalars.close)
         if self._details:
-            self._details.close()
+            self._try(self._details.close)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except JobFailed as error:
+            if not self._failing:
+                self._failing = True
+                self._heart.remark(f"{error}; training goes on without them, later ones are tried")
 
     def _write_scalars(self, step: int, rate: float, now: float) -> None:
         totals, counts = self._sum[0::2], self._sum[1::2]

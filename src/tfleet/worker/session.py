@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfleet.spec.errors import ExitCode, TfleetError
+from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
 from tfleet.spec.times import Times
 from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
+
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
 
 BEAT_EVERY = 1.0
 """Seconds between heartbeats."""
@@ -31,6 +36,7 @@ class Session:
 
     Attributes:
         member: the number that the coordinator gave.
+        index: of the replica; that of a guest is given by the coordinator.
         generation: of the job.
         first: connection to ps 0.
         others: connections to ps 1, 2, ...
@@ -45,9 +51,11 @@ class Session:
         *,
         patience: float,
         peer_timeout: float,
+        tls: Tls | None = None,
         restarts: int = 0,
         draining: threading.Event | None = None,
         pause: Callable[[float], None] = time.sleep,
+        guest: str = "",
     ) -> None:
         """Connects and joins; blocks until every ps is there, at most `patience` seconds for each.
 
@@ -58,26 +66,31 @@ class Session:
             index: of the replica.
             patience: seconds to keep trying.
             peer_timeout: seconds of silence after which ps 0 counts as lost.
+            tls: certificates; None: the job has no TLS.
             restarts: how often this replica was started again.
             draining: set when this worker shall leave after the batch at hand.
             pause: waits so many seconds between two tries; may raise.
+            guest: what a worker that was started by hand calls itself; empty: a backend has started it.
 
         Raises:
             ConnectionLost: when a ps does not answer.
+            WrongInput: when the job has as many workers as it may have.
         """
         self._address = Address.parse(address)
         self._token = token
-        self.first = client.connect(self._address, token, patience=patience, sleep=pause)
+        self._tls = tls
+        self.first = client.connect(self._address, token, patience=patience, tls=tls, sleep=pause)
         self.first.set_timeout(max(patience, peer_timeout))  # the answer comes when every ps is there
-        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts)
+        host = socket.gethostname() if guest else ""
+        joined, _ = self.first.call("join", role=role, index=index, restarts=restarts, guest=guest, host=host)
         self.first.set_timeout(None)
-        self.member = int(joined["member"])
+        self.member, self.index = int(joined["member"]), int(joined["index"])
         self.generation = int(joined["generation"])
         self.others: list[Channel] = []
         if role == "worker":
             for host in joined["ps"][1:]:
-                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE))
-        beats = client.connect(self._address, token, patience=patience)
+                self.others.append(client.connect(Address.parse(host), token, patience=OTHERS_PATIENCE, tls=tls))
+        beats = client.connect(self._address, token, patience=patience, tls=tls)
         beats.set_timeout(peer_timeout)
         self.heart = Heart(beats, self.member, self._abort, draining or threading.Event())
 
@@ -91,12 +104,12 @@ class Session:
         if self.heart.over:
             return self.heart.over
         try:
-            channel = client.connect(self._address, self._token, patience=0)
+            channel = client.connect(self._address, self._token, patience=0, tls=self._tls)
         except TfleetError:
             return {}
         try:
             channel.set_timeout(5.0)
-            return channel.call("outcome")[0]
+            return channel.call("outcome", member=self.member, generation=self.generation)[0]
         except TfleetError:
             return {}
         finally:
@@ -130,6 +143,7 @@ class Heart:
         self.status: dict[str, Any] = {}
         self.summaries = False
         self.over: dict[str, Any] = {}
+        self._remarks: deque[str] = deque(maxlen=5)
         self.times = Times("data", "gradient", "exchange")
         self._channel = channel
         self._member = member
@@ -137,6 +151,11 @@ class Heart:
         self._draining = draining
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def remark(self, text: str) -> None:
+        """Has the user told something with the next beat; may be called while an exchange is under way."""
+        print(f"tfleet: {text}", flush=True)
+        self._remarks.append(text)
 
     def stop(self) -> None:
         """Ends the beats."""
@@ -146,8 +165,13 @@ class Heart:
         known = True
         try:
             while known and not self.over and not self._stopped.wait(BEAT_EVERY):
+                remarks = [self._remarks.popleft() for _ in range(len(self._remarks))]
                 answer, _ = self._channel.call(
-                    "beat", member=self._member, draining=self._draining.is_set(), times=self.times.to_json()
+                    "beat",
+                    member=self._member,
+                    draining=self._draining.is_set(),
+                    times=self.times.to_json(),
+                    remarks=remarks,
                 )
                 self.status, self.summaries = answer["status"], bool(answer["summaries"])
                 self.over, known = answer["over"], bool(answer["known"])
@@ -180,5 +204,13 @@ def guarded(session: Session, work: Callable[[], int]) -> int:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        session.first.call("leave", reason=f"a worker ended: {text[:300]}")
+        session.first.call("leave", reason=short_of_memory("a worker", error) or f"a worker ended: {text[:300]}")
         raise
+
+
+def short_of_memory(who: str, error: Exception) -> str:
+    """Returns a sentence where memory is what an error is about, else the empty string."""
+    # TensorFlow's own error is known by its name: this file can do without TensorFlow.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return out_of_memory(who, error, "take a smaller batch_size, fewer replicas on this machine, or more memory")
+    return ""

@@ -123,3 +123,17 @@ def refuse_local_fields(spec: JobSpec) -> None:
     """
     if spec.tcp:
         raise WrongInput("tcp: pods always talk by TCP, so that --tcp does nothing on kubernetes; leave it out")
+    if spec.tls_cert:
+        raise WrongInput(
+            "tls_cert, tls_key and tls_ca name files of this machine, but pods get theirs from a Secret; "
+            "leave them out and give --set tls.secretName=NAME"
+        )
+    if spec.shared_memory != "auto":
+        raise WrongInput(
+            f"shared_memory={spec.shared_memory}: pods share no memory, so that --shared-memory does nothing on "
+            "kubernetes; leave it out"
+        )
+    if spec.listen:
+        raise WrongInput(
+            "listen: pods get workers by 'tfleet scale', so that --listen does nothing on kubernetes; leave it out"
+        )

@@ -229,17 +229,18 @@ def _write(source: IO[bytes], path: Path, progress: Callable[[int], None]) -> tu
 
 
 def _bring_task(job: KubernetesJob, half: Path, folder: Path) -> None:
-    """Puts the task's file beside the run and names it in job.yaml, so that local commands find it."""
+    """Makes job.yaml fit this machine: without the pods' certificates, and with the task's file, put beside the run."""
     shipped = helm.values_of(job.at).get("taskFile") or {}
     job_file = half / "job.yaml"
-    values = yaml.safe_load(job_file.read_text(encoding="utf-8"))
+    before = yaml.safe_load(job_file.read_text(encoding="utf-8"))
+    values = {name: value for name, value in before.items() if not name.startswith("tls_")}
     task = str(values.get("task", ""))
-    if not shipped.get("name") or not task.startswith(TASK_PATH):
-        return
-    (half / "task").mkdir(exist_ok=True)
-    (half / "task" / shipped["name"]).write_text(shipped["content"], encoding="utf-8")
-    values["task"] = f"{folder.absolute() / 'task'}/{task.removeprefix(TASK_PATH)}"
-    job_file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    if shipped.get("name") and task.startswith(TASK_PATH):
+        (half / "task").mkdir(exist_ok=True)
+        (half / "task" / shipped["name"]).write_text(shipped["content"], encoding="utf-8")
+        values["task"] = f"{folder.absolute() / 'task'}/{task.removeprefix(TASK_PATH)}"
+    if values != before:
+        job_file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def _point_here(half: Path, run_dir: str, folder: Path) -> None:

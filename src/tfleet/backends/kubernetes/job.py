@@ -6,9 +6,11 @@ import base64
 import contextlib
 import http.client
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,6 +27,9 @@ from tfleet.spec.errors import ExitCode, JobFailed, TfleetError, WrongInput, nea
 from tfleet.spec.job import JobSpec
 from tfleet.wire.address import Address
 
+if TYPE_CHECKING:
+    from tfleet.wire.tls import Tls
+
 LOOK = 1.0
 """Seconds between two looks at Jobs and pods."""
 
@@ -33,6 +38,12 @@ ASK = 0.5
 
 TOKEN_PATH = "/etc/tfleet/token"
 """Where the pods see the token: the volume there names the Secret."""
+
+TLS_PATH = "/etc/tfleet/tls"
+"""Where they see their certificate, its key, and the CA."""
+
+TLS_KEYS = ("tls.crt", "tls.key", "ca.crt")
+"""What a Secret for TLS holds: certificate, its key, the CA."""
 
 RUNTIME = "tfleet.backends.pod"
 """What a pod of task mode runs; any other command is the user's own."""
@@ -162,7 +173,7 @@ class KubernetesJob(Job):
                 f"'helm uninstall {self.at.release} -n {self.at.namespace}'"
             )
         with self.cluster.forward(self.at.namespace, name_of(pod), self._port("data")) as local:
-            control.call(Address("127.0.0.1", local), self._secret(), name, **values)
+            control.call(Address("127.0.0.1", local), self._secret(), name, tls=self._tls(), **values)
 
     def scale(self, workers: int) -> None:
         """Changes the number of workers of the release; see `Job.scale`.
@@ -311,11 +322,7 @@ class KubernetesJob(Job):
             WrongInput: when it may not be read, or is not there.
         """
         if not self._token:
-            worker = self._job_of("worker") or {}
-            pod = worker.get("spec", {}).get("template", {}).get("spec", {"containers": [{"name": MAIN}]})
-            mounts = {m["mountPath"]: m["name"] for m in main_container({"spec": pod}).get("volumeMounts") or []}
-            secrets = {v["name"]: (v.get("secret") or {}).get("secretName") for v in pod.get("volumes") or []}
-            name = secrets.get(mounts.get(TOKEN_PATH)) or f"{self.fullname}-token"
+            name = self._mounted_secret(TOKEN_PATH) or f"{self.fullname}-token"
             found = self.cluster.get(f"{self._path('v1', 'secrets')}/{name}")
             if not found or "token" not in (found.get("data") or {}):
                 raise WrongInput(
@@ -323,6 +330,40 @@ class KubernetesJob(Job):
                 )
             self._token = base64.b64decode(found["data"]["token"]).strip()
         return self._token
+
+    def _tls(self) -> Tls | None:
+        """Returns the certificates that the pods have, from the Secret that they mount; None without TLS.
+
+        Raises:
+            WrongInput: when it may not be read, or cannot be used.
+        """
+        name = self._mounted_secret(TLS_PATH)
+        if not name:
+            return None
+        from tfleet.wire.tls import Tls  # only here: most jobs have none
+
+        data = (self.cluster.get(f"{self._path('v1', 'secrets')}/{name}") or {}).get("data") or {}
+        missing = [key for key in TLS_KEYS if key not in data]
+        if missing:
+            raise WrongInput(
+                f"the Secret {name} of {self.handle} has no {' and no '.join(missing)}; make it anew with all three"
+            )
+        spec = self.spec()
+        with tempfile.TemporaryDirectory(prefix="tfleet-") as folder:  # of mode 0700; Python's ssl reads files only
+            for key in TLS_KEYS:
+                Path(folder, key).write_bytes(base64.b64decode(data[key]))
+            cert, private, ca = (str(Path(folder, key)) for key in TLS_KEYS)
+            tls = Tls(cert, private, ca, spec.tls_server_name if spec else "")
+            tls.check()
+        return tls
+
+    def _mounted_secret(self, path: str) -> str:
+        """Returns the name of the Secret that the workers mount there, or nothing."""
+        worker = self._job_of("worker") or {}
+        pod = worker.get("spec", {}).get("template", {}).get("spec", {"containers": [{"name": MAIN}]})
+        mounts = {m["mountPath"]: m["name"] for m in main_container({"spec": pod}).get("volumeMounts") or []}
+        secrets = {v["name"]: (v.get("secret") or {}).get("secretName") for v in pod.get("volumes") or []}
+        return secrets.get(mounts.get(path, "")) or ""
 
     def _port(self, name: str) -> int:
         if not self._ports:

@@ -133,8 +133,9 @@ def pod_sets(objects: Iterable[Object]) -> list[PodSet]:
 
 
 def needed(objects: Collection[Object]) -> set[tuple[str, str]]:
-    """Returns kind and name of every claim and Secret that pods mount and that is not among the objects."""
+    """Returns kind and name of every claim and Secret that pods mount and that is not made by the objects."""
     made = {(thing["kind"], name_of(thing)) for thing in objects}
+    made |= {("Secret", str(thing["spec"]["secretName"])) for thing in objects if thing["kind"] == "Certificate"}
     found = set()
     for pods in pod_sets(objects):
         for volume in pods.pod["spec"].get("volumes") or []:

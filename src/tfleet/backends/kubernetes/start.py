@@ -172,6 +172,11 @@ def _is_kept(cluster: Cluster, thing: Mapping[str, Any], at: Handle) -> bool:
             f"{what} is there already in namespace {at.namespace} and does not belong to release {at.release}; "
             "choose another name with --name"
         )
+    if answer.code == 404:
+        raise WrongInput(
+            f"the cluster of context {at.context} knows no {thing['kind']} of {thing['apiVersion']}; have its "
+            "administrator install what makes it, or leave out the value that asks for it"
+        )
     if not answer.ok:
         if answer.code in (401, 500, 502, 503, 504):
             raise refusal(answer)

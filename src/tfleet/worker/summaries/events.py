@@ -7,6 +7,7 @@ notice. Values use the classic fields of the Summary proto, which every TensorBo
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -95,6 +96,11 @@ class EventWriter:
             with tf.device("CPU:0"):
                 operation(**arguments)
         except tf.errors.OpError as error:
+            # What a writer that has failed still holds is lost; the next write begins a new file.
+            broken, self._resource = self._resource, None
+            if broken is not None:
+                with contextlib.suppress(tf.errors.OpError):
+                    tf.raw_ops.CloseSummaryWriter(writer=broken)
             raise JobFailed(
                 f"TensorBoard summaries cannot be written in {self._folder}: {error.message}; "
                 "make room or make it writable, or set summary.every_steps to 0"
