@@ -15,6 +15,7 @@ from typing import Any
 import render_chaos
 from measure import HERE, RESULTS
 from render_memory import memory_section
+from render_protocol import protocol_section
 from render_sparse import sparse_section
 from render_strategies import strategies_section
 
@@ -377,6 +378,7 @@ SECTIONS = {
     "chaos": lambda result: render_chaos.figures_section(result) + origin(result),
     "kubernetes": kubernetes_section,
     "images": built_images_section,
+    "chaos_protocol": lambda result: protocol_section(result, origin(result)),
     "tuning": tuning_section,
 }
 
