@@ -7,6 +7,7 @@ whatever comes after the last step are outside; the time of the whole program is
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -146,6 +147,35 @@ def child_environment() -> dict[str, str]:
     """Returns the environment for measured programs: no proxies (gRPC would use them for loopback), few messages."""
     env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     return {**env, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def peer_parser(
+    description: str | None, *, steps: int, warmup: int, roles: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Returns a parser with what every peer is asked for; it adds what is its own.
+
+    Args:
+        description: of the peer.
+        steps: how many it trains by default.
+        warmup: how many of them are not measured by default.
+        roles: names of processes that it starts from itself, by which each knows what it is; empty: it starts none.
+    """
+    parse = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument(
+        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
+    )
+    parse.add_argument("--steps", type=int, default=steps, help="global steps")
+    parse.add_argument("--warmup", type=int, default=warmup, help="global steps that are not measured")
+    parse.add_argument("--batch-size", type=int, default=20, help="of each worker")
+    parse.add_argument("--hidden-units", type=int, default=100)
+    parse.add_argument("--learning-rate", type=float, default=0.001)
+    if roles:
+        parse.add_argument("--ps", type=int, default=2)
+        parse.add_argument("--workers", type=int, default=2)
+        parse.add_argument("--role", choices=["", *roles], default="", help=argparse.SUPPRESS)
+        parse.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
+        parse.add_argument("--cluster", default="", help=argparse.SUPPRESS)
+    return parse
 
 
 def run_json(arguments: Sequence[str], timeout: float = 1800, python: str = sys.executable) -> dict[str, Any]:

@@ -18,20 +18,12 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import rate
+from measure import peer_parser, rate
 
 
 def main() -> None:
     """Trains and prints the result."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument(
-        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
-    )
-    parse.add_argument("--steps", type=int, default=10000)
-    parse.add_argument("--warmup", type=int, default=500)
-    parse.add_argument("--batch-size", type=int, default=20)
-    parse.add_argument("--hidden-units", type=int, default=100)
-    parse.add_argument("--learning-rate", type=float, default=0.001)
+    parse = peer_parser(__doc__, steps=10000, warmup=500)
     parse.add_argument("--steps-per-execution", type=int, default=1)
     parse.add_argument("--threads", type=int, default=0, help="threads within an operation; 0: TensorFlow's choice")
     parse.add_argument("--seed", type=int, default=0)

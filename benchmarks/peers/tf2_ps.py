@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import rate
+from measure import peer_parser, rate
 from replicas import Samples, addresses, end, start
 from tuning import tune
 
@@ -33,24 +33,11 @@ EPSILON = 1e-7
 
 def main() -> None:
     """Runs one replica, all variants, or one job."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument(
-        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
-    )
-    parse.add_argument("--ps", type=int, default=2)
-    parse.add_argument("--workers", type=int, default=2)
-    parse.add_argument("--steps", type=int, default=3000, help="global steps")
-    parse.add_argument("--warmup", type=int, default=300, help="global steps that are not measured")
-    parse.add_argument("--batch-size", type=int, default=20)
-    parse.add_argument("--hidden-units", type=int, default=100)
-    parse.add_argument("--learning-rate", type=float, default=0.001)
+    parse = peer_parser(__doc__, steps=3000, warmup=300, roles=("ps", "worker"))
     parse.add_argument("--steps-a-call", type=int, default=1, help="steps of a worker in one scheduled call")
     parse.add_argument("--intra", type=int, default=1, help="threads within an operation; 0: TensorFlow's choice")
     parse.add_argument("--xla", choices=["yes", "no"], default="no", help="compile the gradient with XLA")
     parse.add_argument("--tune", type=int, default=0, metavar="REPEATS", help="measure all variants instead")
-    parse.add_argument("--role", choices=["", "ps", "worker"], default="", help=argparse.SUPPRESS)
-    parse.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
-    parse.add_argument("--cluster", default="", help=argparse.SUPPRESS)
     options = parse.parse_args()
     if options.role:
         serve(options)

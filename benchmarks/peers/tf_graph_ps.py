@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import rate
+from measure import peer_parser, rate
 from replicas import Samples, addresses, end, read_samples, start
 from tuning import tune
 
@@ -32,26 +32,13 @@ AXES = {"input": ("feed", "tfdata"), "intra": (0, 1), "xla": ("no", "yes"), "sta
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument(
-        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
-    )
-    parse.add_argument("--ps", type=int, default=2)
-    parse.add_argument("--workers", type=int, default=2)
-    parse.add_argument("--steps", type=int, default=3000, help="global steps")
-    parse.add_argument("--warmup", type=int, default=300, help="global steps that are not measured")
-    parse.add_argument("--batch-size", type=int, default=20)
-    parse.add_argument("--hidden-units", type=int, default=100)
-    parse.add_argument("--learning-rate", type=float, default=0.001)
+    parse = peer_parser(__doc__, steps=3000, warmup=300, roles=("ps", "worker"))
     parse.add_argument("--input", choices=["feed", "tfdata"], default="feed")
     parse.add_argument("--intra", type=int, default=1, help="threads within an operation; 0: TensorFlow's choice")
     parse.add_argument("--inter", type=int, default=0, help="threads between operations; 0: TensorFlow's choice")
     parse.add_argument("--xla", choices=["yes", "no"], default="no", help="compile the gradient with XLA")
     parse.add_argument("--static-graph", choices=["yes", "no"], default="yes", help="experimental session flags")
     parse.add_argument("--tune", type=int, default=0, metavar="REPEATS", help="measure all variants instead")
-    parse.add_argument("--role", choices=["", "ps", "worker"], default="", help=argparse.SUPPRESS)
-    parse.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
-    parse.add_argument("--cluster", default="", help=argparse.SUPPRESS)
     parse.add_argument("--folder", default="", help=argparse.SUPPRESS)
     return parse
 

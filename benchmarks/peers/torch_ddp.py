@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import rate
+from measure import peer_parser, rate
 from replicas import Samples, addresses, end, read_samples, start
 from tuning import tune
 
@@ -31,16 +31,8 @@ AXES = {"bucket_mb": (1, 25), "bucket_view": ("yes", "no"), "fused": ("yes", "no
 
 def main() -> None:
     """Runs one rank, all variants, or one job."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument(
-        "--data", required=True, help="npz file (see digits.py) with x [N, 784] float32 in 0..1 and y [N] int64"
-    )
+    parse = peer_parser(__doc__, steps=5000, warmup=300)
     parse.add_argument("--ranks", type=int, default=2)
-    parse.add_argument("--steps", type=int, default=5000, help="iterations")
-    parse.add_argument("--warmup", type=int, default=300, help="iterations that are not measured")
-    parse.add_argument("--batch-size", type=int, default=20, help="of each rank")
-    parse.add_argument("--hidden-units", type=int, default=100)
-    parse.add_argument("--learning-rate", type=float, default=0.001)
     parse.add_argument("--bucket-mb", type=int, default=25, help="gradients that are averaged in one call, MB")
     parse.add_argument("--bucket-view", choices=["yes", "no"], default="yes", help="gradients lie in the buckets")
     parse.add_argument("--fused", choices=["yes", "no"], default="yes", help="Adam as one kernel")

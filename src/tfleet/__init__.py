@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tfleet.version import __version__
+
 if TYPE_CHECKING:
     from tfleet.api import Run, train
     from tfleet.spec.errors import Interrupted, JobFailed, TfleetError, WrongInput
     from tfleet.spec.job import JobSpec
     from tfleet.tasks import Task
-
-__version__ = "0.1.0"
 
 __all__ = ["Interrupted", "JobFailed", "JobSpec", "Run", "Task", "TfleetError", "WrongInput", "__version__", "train"]
 

@@ -1,6 +1,7 @@
 """`tfleet.train` and `tfleet.Run`, over a backend that replays statuses."""
 
 import json
+import math
 import subprocess
 
 import pytest
@@ -116,9 +117,11 @@ def answers(monkeypatch, code, out="", err=""):
 
 def test_evaluate_and_export_ask_the_command(run, monkeypatch):
     asked = answers(
-        monkeypatch, 0, '{"commit": 4, "step": 2000, "metrics": {"accuracy": 0.93}, "export": "/x/export/2"}'
+        monkeypatch,
+        0,
+        '{"commit": 4, "step": 2000, "metrics": {"accuracy": 0.93, "loss": "inf"}, "export": "/x/export/2"}',
     )
-    assert run.evaluate(commit=4) == {"accuracy": 0.93}
+    assert run.evaluate(commit=4) == {"accuracy": 0.93, "loss": math.inf}
     assert str(run.export()) == "/x/export/2"
     assert asked[0][1:] == ["-m", "tfleet", "eval", str(run.dir), "--commit", "4", "-o", "json"]
 

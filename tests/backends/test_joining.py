@@ -6,10 +6,12 @@ import itertools
 import os
 
 import pytest
+from certificates import files
 
 from tfleet import __version__
 from tfleet.backends import joining
 from tfleet.backends.joining import find_seat, find_token
+from tfleet.spec.environment import TLS_VARIABLES
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir
@@ -36,7 +38,8 @@ def ps(run, monkeypatch):
     told = {"version": __version__, "run_dir": str(run.path), "ready": True}
 
     class Answers(list):
-        def call(self, address, token, name):
+        def call(self, address, token, name, tls=None):
+            self.tls = tls
             self.asked.append((str(address), token.decode(), name))
             answer = self.pop(0) if len(self) > 1 else self[0]
             if isinstance(answer, Exception):
@@ -57,6 +60,24 @@ def join(target, token_file="", run_dir="", environ=None, tell=lambda line: None
 def refused(sentence, *arguments, **how):
     with pytest.raises(WrongInput, match=sentence):
         join(*arguments, **how)
+
+
+def test_by_tls_with_the_files_that_are_named_or_else_those_of_the_job(run, ps):
+    given, before = files(), run.job_file.read_text()
+    join(HERE, run.token_file)
+    assert ps.tls is None
+    named = {TLS_VARIABLES[name]: path for name, path in given.items()}
+    seat = join(HERE, run.token_file, environ=named)
+    assert ps.tls
+    assert named.items() <= seat.environment(named).items()
+    run.job_file.write_text(JobSpec.load(run.job_file).model_copy(update=given).dump())
+    join(HERE, run.token_file, str(run.path))
+    assert ps.tls
+    run.job_file.write_text(JobSpec.load(run.job_file).model_copy(update=files(valid="expired")).dump())
+    refused("has expired; renew it", HERE, run.token_file, environ={})
+    refused(r"go together: set TFLEET_TLS_KEY and", HERE, run.token_file, environ={"TFLEET_TLS_CERT": "/x"})
+    run.job_file.write_text(before)
+    refused(r"TLS does nothing at unix:@here, which no network reaches", "unix:@here", run.token_file, environ=named)
 
 
 def test_by_address_with_a_token_file(run, ps):

@@ -31,7 +31,7 @@ def config(found):
 
 @needs_helm
 class TestKubernetesBackendConforms(BackendConformance):
-    inapplicable = ({"tcp": True}, {"listen": "10.0.0.5"})
+    inapplicable = ({"tcp": True}, {"shared_memory": "never"}, {"listen": "10.0.0.5"})
 
     def backend(self):
         return KubernetesBackend(AT)
@@ -115,6 +115,8 @@ def test_fields_of_one_machine_are_refused():
         plan(tcp=True)
     with pytest.raises(WrongInput, match=r"pods get theirs from a Secret; .* give --set tls.secretName=NAME"):
         plan(tls_cert="/c", tls_key="/k", tls_ca="/a")
+    with pytest.raises(WrongInput, match=r"shared_memory=never: .*--shared-memory does nothing on kubernetes"):
+        plan(shared_memory="never")
 
 
 @needs_helm

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from certificates import files
 
 from tfleet.backends import local, local_job
 from tfleet.backends.local import LocalBackend, open_job
@@ -385,6 +386,20 @@ def test_a_job_of_another_process(start):
     assert other.poll() == ExitCode.DONE
     with pytest.raises(WrongInput, match="is not running"):
         other.end("stop", "again")
+
+
+def test_a_job_is_not_interrupted_by_who_would_stop_it_with_certificates_that_have_expired(start):
+    job = start()
+    other, now = open_job(job.handle), JobSpec.load(RunDir.at(job.handle).job_file)
+    job_file = RunDir.at(job.handle).job_file
+    job_file.write_text(now.model_copy(update=files(valid="expired")).dump())
+    with pytest.raises(WrongInput, match="has expired; renew it"):
+        other.end("stop", "")
+    assert job.poll() is None
+    job_file.write_text(now.dump())
+    other._request = order
+    other.end("stop", "")
+    assert wait(job.poll) == ExitCode.DONE
 
 
 def test_a_job_of_another_process_whose_ps_0_does_not_answer_is_ended_by_signals(start, monkeypatch, tmp_path):

@@ -316,6 +316,7 @@ def test_the_longest_name_is_taken():
         (at("user.gid", 0), "choose another id, or -1 to have the cluster give one"),
         # The rest.
         (at("job.tcp", True), "leave it out"),
+        (at("job.shared_memory", "never"), "job.shared_memory=never is for jobs on one machine"),
         (at("job.listen", "10.0.0.5"), "leave it out"),
         ({"taskFile": {"name": "task.py", "content": "x"}}, "set job.task=task.py:object, or leave taskFile out"),
         (at("taskFile.name", "task.py", at("job.task", "task.py:x")), "give it with --set-file"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 from fake_jobs import FakeJob, done, status
@@ -145,7 +146,28 @@ def test_the_commands_on_a_handle_are_those_on_a_folder(job, capsys):
     assert HANDLE in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["status", "logs", "stop", "eval", "export", "tensorboard", "copy"])
+def test_attach_follows_a_handle_and_leaves_the_job_with_ctrl_c(job, capsys, monkeypatch):
+    job.left = [status("training", 5), status("training", 9), done()]
+    assert run(["attach", HANDLE]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"following mnist in {HANDLE}; Ctrl-C leaves it running\n")
+    assert f"tfleet copy {HANDLE}" in out
+    job.left = [status("training", n) for n in range(9)]
+    once = iter([signal.SIGINT])
+
+    def poll(self):
+        for number in once:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(RemoteJob, "poll", poll)
+    assert run(["attach", HANDLE]) == 130
+    out, err = capsys.readouterr()
+    assert f"tfleet stop {HANDLE}" in out
+    assert "the job goes on" in err
+    assert job.endings == []
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "stop", "eval", "export", "tensorboard", "copy", "attach", "join"])
 def test_a_malformed_handle_is_refused_in_one_sentence(verb, capsys):
     assert run([verb, "k8s://c/digits"]) == 2
     assert "did you mean 'k8s://c/default/digits'" in capsys.readouterr().err

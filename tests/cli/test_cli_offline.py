@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 from types import SimpleNamespace
 
@@ -35,6 +36,21 @@ def test_eval(folder, capsys):
         "step": 2000,
         "metrics": {"loss": 0.2, "accuracy": 0.93},
     }
+
+
+def test_what_is_no_number_in_json_is_text(folder, monkeypatch, capsys):
+    metrics = {"loss": math.nan, "perplexity": math.inf, "accuracy": 0.1}
+    answer = SimpleNamespace(evaluate_run=lambda run, commit: {"commit": 1, "step": 5, "metrics": metrics})
+    monkeypatch.setattr(offline, "load", lambda: answer)
+    assert run(["eval", "old", "-o", "json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail)["metrics"] == {
+        "loss": "nan",
+        "perplexity": "inf",
+        "accuracy": 0.1,
+    }
+    assert run(["eval", "old"]) == 0
+    assert "accuracy 0.1000 · perplexity inf · loss nan" in capsys.readouterr().out
 
 
 def test_export(folder, capsys):

@@ -133,6 +133,11 @@ def test_stopped_worker_is_dropped_and_joins_again_when_it_wakes(live: Live) -> 
     job.kill("worker", 1, signal.SIGCONT)
     members = lambda: {m["index"]: m["state"] for m in job.run.status()["members"]}  # noqa: E731
     wait_until(lambda: members().get(1) == "working")
+    dropped = [row for row in job.run.status()["fenced"] if row["index"] == 1]
+    assert dropped
+    assert dropped[-1]["why"].startswith("worker 1 is dropped: silent for more than 2 s, since 2")
+    # It was told so when it woke, and why.
+    assert f"worker 1 joins again: {dropped[-1]['why']}" in job.run.log("worker", 1).read_text()
     assert tfleet("stop", str(job.run.path)).code == 0
     code, out = job.finish()
     assert code == 0, out

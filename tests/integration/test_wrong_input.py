@@ -21,6 +21,7 @@ travel the same path, one does so here and the others where their sentence is ma
 | run directory not writable | here `test_at_once`, `test_a_disk_that_is_read_only` |
 | full disk at start | here `test_a_disk_that_is_full_at_the_start` |
 | full disk later: training goes on, earlier commits unharmed | here `test_a_disk_that_fills_while_training` |
+| full disk for a while: told, and commits are made again | here `test_a_disk_that_is_full_for_a_while` |
 | resume with a changed model, or another batch size or seed | here `test_a_refused_resume_changes_nothing` |
 | resume with a corrupt checkpoint | test_bad_luck.py `test_corrupt_newest_...`; here `test_no_commit_can_be_read` |
 | --resume where there is nothing; folders that are no runs | here `test_at_once`; tests/cli/test_cli_errors.py |
@@ -30,6 +31,7 @@ travel the same path, one does so here and the others where their sentence is ma
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import struct
@@ -38,7 +40,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jobs import parameters, processes_of, tfleet, wait_until
+from jobs import LiveJob, parameters, processes_of, tfleet, wait_until
 
 from tfleet.backends.local import LocalBackend
 from tfleet.spec.job import JobSpec
@@ -293,3 +295,32 @@ def test_a_disk_that_fills_while_training(folder: Path, mount: Mount) -> None:
     assert done.code == 0, done.err
     assert f"goes on from commit {status['last_commit']['number']} at step {status['last_commit']['step']}" in done.out
     assert RunDir.at(run).status()["last_commit"]["step"] == 900
+
+
+def test_a_disk_that_is_full_for_a_while(mount: Mount) -> None:
+    disk = mount("size=16m")
+    flags = ("--workers", "1", "--ps", "1", "--steps", "0", "--summary-every", "20", "--checkpoint-every-steps", "100")
+    job = LiveJob(disk / "run", "mnist", *flags)
+    told = lambda text: any(text in note for note in job.run.status().get("notes", []))  # noqa: E731
+    try:
+        wait_until(lambda: (job.run.status().get("last_commit") or {}).get("step", 0) >= 100)
+        with (disk / "fill").open("wb", buffering=0) as fill, contextlib.suppress(OSError):
+            while True:
+                fill.write(bytes(4096))
+        wait_until(lambda: told("training goes on, the commit is tried again"))
+        status = job.run.status()
+        job.wait_for_step(status["step"] + 200)
+        assert job.run.status()["counts"]["failed_commits"] >= 1
+        (disk / "fill").unlink()
+        wait_until(lambda: told("commits are made again, since commit "))
+        assert job.run.status()["last_commit"]["number"] > status["last_commit"]["number"]
+        assert tfleet("stop", str(disk / "run")).code == 0
+        code, out = job.finish()
+        assert code == 0, out
+        assert job.run.status()["rollbacks"] == 0
+        assert not any(member["restarts"] for member in job.run.status()["members"])
+    finally:
+        if job.process.poll() is None:
+            job.process.kill()
+        job.process.communicate()
+        no_process_left(disk / "run")

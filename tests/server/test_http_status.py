@@ -127,7 +127,7 @@ def test_metrics_are_what_prometheus_reads(server):
         ("tfleet_restarts_total", (("index", "0"), ("role", "evaluator"))): 0,
         ("tfleet_steps_per_second", ()): 10.5,
         ("tfleet_epoch", ()): 2,
-        ("tfleet_pushes_refused_total", ()): 3,
+        ("tfleet_pushes_refused_total", ()): 4,
         ("tfleet_partial_updates_total", ()): 1,
         ("tfleet_loss", ()): 0.25,
         ("tfleet_last_commit_time_seconds", ()): 1.7e9,

@@ -53,6 +53,10 @@
 {{- if and (dig "tcp" false (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
 {{- fail "job.tcp is for jobs on one machine, and pods always speak TCP: leave it out" -}}
 {{- end -}}
+{{- $memory := dig "shared_memory" "auto" (.Values.job | default dict) | default "auto" -}}
+{{- if and (ne $memory "auto") (not (include "tfleet.ownCommand" .)) -}}
+{{- fail (printf "job.shared_memory=%s is for jobs on one machine, and pods share no memory: leave it out" $memory) -}}
+{{- end -}}
 {{- if and (dig "listen" "" (.Values.job | default dict)) (not (include "tfleet.ownCommand" .)) -}}
 {{- fail "job.listen is for jobs on one machine, and pods get workers by replicas or tfleet scale: leave it out" -}}
 {{- end -}}

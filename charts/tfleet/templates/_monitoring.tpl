@@ -44,8 +44,7 @@ is over is not asked for any more, and its series end.
     description: "Its pod is there, its status port is not: the log of ps 0 tells why; a NetworkPolicy may keep Prometheus out (networkPolicy.statusFrom)."
 - alert: TfleetDroppedPushes
   expr: |-
-    sum by (namespace, job) (increase(tfleet_pushes_refused_total{{ "{" }}{{ $of }}{{ "}" }}[15m]))
-    + sum by (namespace, job) (increase(tfleet_pushes_late_total{{ "{" }}{{ $of }}{{ "}" }}[15m])) > {{ int $values.droppedPushes }}
+    sum by (namespace, job) (increase(tfleet_pushes_refused_total{{ "{" }}{{ $of }}{{ "}" }}[15m])) > {{ int $values.droppedPushes }}
   labels:
     severity: warning
   annotations:

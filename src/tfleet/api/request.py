@@ -71,7 +71,8 @@ class Request:
             )
         if self.elsewhere:
             return spec
-        return _pin_aggregate(_anchored(_with_task_defaults(spec)), before)
+        spec = _anchored(_with_task_defaults(spec))
+        return spec.pinned(before) if before else spec
 
     def folder(self, spec: JobSpec, stamp: str) -> Path:
         """Chooses the run directory, absolute; makes nothing.
@@ -150,12 +151,3 @@ def _anchored(spec: JobSpec) -> JobSpec:
     paths = {name: getattr(spec, name) for name in ("data_dir", *TLS_FILES)}
     absolute = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items() if path}
     return spec.model_copy(update={"task": task, **absolute})
-
-
-def _pin_aggregate(spec: JobSpec, before: JobSpec | None) -> JobSpec:
-    """Keeps the batches of a sync step as they were: resuming with more workers must not change the arithmetic."""
-    if before is None or before.strategy != "sync" or spec.strategy != "sync" or spec.replicas_to_aggregate:
-        return spec
-    if spec.aggregate == before.aggregate:
-        return spec
-    return spec.model_copy(update={"replicas_to_aggregate": before.aggregate})

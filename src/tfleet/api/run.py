@@ -67,8 +67,8 @@ class Run:
         Raises:
             TfleetError: what `tfleet eval` said.
         """
-        metrics: dict[str, float] = self._command("eval", commit)["metrics"]
-        return metrics
+        metrics: dict[str, Any] = self._command("eval", commit)["metrics"]
+        return {name: float(value) for name, value in metrics.items()}  # "nan" comes as text
 
     def export(self, commit: int = -1) -> Path:
         """Exports a commit as a SavedModel and model.keras in a process of its own; blocks for some seconds.

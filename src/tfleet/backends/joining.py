@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfleet import __version__
-from tfleet.backends.kubernetes.handle import is_handle
+from tfleet.backends.kubernetes.handle import Handle, is_handle
 from tfleet.backends.replicas import tuning
 from tfleet.server import control
 from tfleet.spec.environment import TLS_VARIABLES, TOKEN, TOKEN_FILE, VARIABLES, is_address
@@ -25,6 +24,7 @@ from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import OVER, RunDir
 from tfleet.tasks.names import check_name
+from tfleet.version import __version__
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.client import ConnectionLost
@@ -134,8 +134,9 @@ def find_token(token_file: str, environ: Mapping[str, str], run: RunDir | None) 
 def _target(target: str, run_dir: str) -> tuple[Address, RunDir | None]:
     """Returns the address of ps 0, and the run directory as far as the user has named it."""
     if is_handle(target):
+        at = Handle.parse(target)
         raise WrongInput(
-            f"a job on a cluster is not joined by hand; 'tfleet scale {target} --workers N' gives it more workers"
+            f"a job on a cluster is not joined by hand; 'tfleet scale {at} --workers N' gives it more workers"
         )
     if is_address(target):
         return Address.parse(target), RunDir.existing(run_dir) if run_dir else None

@@ -18,7 +18,9 @@ from tfleet.backends.processes import GRACE, Children
 from tfleet.backends.upkeep import Upkeep
 from tfleet.server.control import request_end, request_remark, request_scale
 from tfleet.spec.errors import ExitCode, TfleetError, WrongInput
+from tfleet.spec.job import JobSpec
 from tfleet.spec.rundir import RunDir, write_atomically
+from tfleet.wire.secure import tls_of
 
 RequestEnd = Callable[[RunDir, Ending, str], None]
 """Tells ps 0 how and why to end the job; raises TfleetError or OSError when it does not answer."""
@@ -80,9 +82,11 @@ class LocalJob(Job):
         Returns at once, or after the `GRACE` seconds between the two signals.
 
         Raises:
-            WrongInput: when the job is not running.
+            WrongInput: when the job is not running, or it is to stop and its certificates cannot be used any more.
         """
         self._require_running()
+        if how == "stop":
+            tls_of(JobSpec.load(self._run.job_file))  # told and renewed, rather than that SIGTERM interrupts the job
         try:
             self._request(self._run, how, reason)
         except (TfleetError, OSError):

@@ -94,7 +94,8 @@ class PodRun:
             raise WrongInput(f"there is no job to resume in {self.run.path}; correct runDir, or leave resume out")
         try:
             self.run.status_file.unlink(missing_ok=True)
-            self.run.write_job(_pinned(spec, self.run.job_file if before else None).dump())
+            earlier = JobSpec.load(self.run.job_file) if before else None
+            self.run.write_job(spec.pinned(earlier).dump())
             write_atomically(self._mark, self._digest)
         except OSError as error:
             raise self.run.not_writable(error) from None
@@ -123,12 +124,3 @@ def last_word(path: Path, status: dict[str, Any]) -> None:
         word["reason"] = str(word.get("reason", ""))[:1000]
     with contextlib.suppress(OSError):
         path.write_text(json.dumps(word)[:LAST_WORD], encoding="utf-8")
-
-
-def _pinned(spec: JobSpec, before: Path | None) -> JobSpec:
-    """Fixes the batches of a sync step, which a changed number of workers must not change; see `api.request`."""
-    if spec.strategy != "sync" or spec.replicas_to_aggregate:
-        return spec
-    earlier = JobSpec.load(before) if before else spec
-    aggregate = earlier.aggregate if earlier.strategy == "sync" else spec.aggregate
-    return spec.model_copy(update={"replicas_to_aggregate": aggregate})

@@ -2,8 +2,8 @@
 
 Each child leads a process group of its own: a Ctrl-C of the terminal reaches the launcher alone, and whatever a child
 starts is ended with it. They share one session, and so one share of the processors, within which the system switches
-between them less often (measured: a tenth more steps than with a session each). Each child inherits the read end of a
-lifeline (`tfleet.spec.lifeline`). No threads: `poll` drives everything.
+between them less often than between sessions. Each child inherits the read end of a lifeline
+(`tfleet.spec.lifeline`). No threads: `poll` drives everything.
 """
 
 from __future__ import annotations

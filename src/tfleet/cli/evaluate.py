@@ -27,4 +27,5 @@ def _evaluate(run: RunArgument, commit: CommitOption = "-1", output: FormatOptio
     if output is Format.JSON:
         print_json({**result, **place.identity()})
     else:
-        print_line(f"commit {result['commit']}, step {result['step']:,}, held out: {metrics_line(result['metrics'])}")
+        metrics = {name: float(value) for name, value in result["metrics"].items()}  # from a pod "nan" comes as text
+        print_line(f"commit {result['commit']}, step {result['step']:,}, held out: {metrics_line(metrics)}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tfleet.spec.errors import WrongInput
+from tfleet.spec.plain import plain
 
 
 class Format(StrEnum):
@@ -62,8 +63,8 @@ def integer(given: str, flag: str, least: int, most: int | None = None) -> int:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Prints one JSON object to stdout."""
-    sys.stdout.write(json.dumps(values, indent=2, allow_nan=True) + "\n")
+    """Prints one JSON object to stdout; NaN and infinities as text, as JSON has none."""
+    sys.stdout.write(json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

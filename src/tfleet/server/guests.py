@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from tfleet import __version__
 from tfleet.server.calls import Call, Calls
 from tfleet.server.members import Member
 from tfleet.server.scaling import refuse_colocated
 from tfleet.spec.errors import WrongInput
+from tfleet.version import __version__
 
 if TYPE_CHECKING:
     from tfleet.server.coordinator import Coordinator

@@ -40,7 +40,11 @@ class _JobCollector(Collector):
         rows: list[Metric] = [
             GaugeMetricFamily("tfleet_steps_per_second", "Global steps per second.", status["steps_per_second"]),
             GaugeMetricFamily("tfleet_epoch", "Epoch that is worked on.", status["epoch"]),
-            CounterMetricFamily("tfleet_pushes_refused", "Pushes that came twice or too late.", ledger["duplicates"]),
+            CounterMetricFamily(
+                "tfleet_pushes_refused",
+                "Pushes that came twice or too late.",
+                ledger["duplicates"] + status["counts"]["late_pushes"],
+            ),
             CounterMetricFamily(
                 "tfleet_partial_updates", "Updates of lost workers that not all ps have.", ledger["partial_updates"]
             ),

@@ -53,7 +53,7 @@ def _single(status: dict[str, Any]) -> list[Metric]:
         "tfleet_commits_failed": ("Commits that could not be made.", counts["failed_commits"]),
         "tfleet_members_fenced": ("Members that were lost: dead, or dropped as silent.", counts["fenced"]),
         "tfleet_batches_given_back": ("Batches that those who left had not done.", counts["given_back"]),
-        "tfleet_pushes_late": ("Pushes refused as their worker was out of the job.", counts["late_pushes"]),
+        "tfleet_pushes_late": ("Those of them whose worker was out of the job.", counts["late_pushes"]),
     }
     return [
         *(GaugeMetricFamily(name, text, value) for name, (text, value) in gauges.items() if value is not None),

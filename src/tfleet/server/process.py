@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -14,12 +15,15 @@ from tfleet.server.events import Events
 from tfleet.server.replica import PsReplica
 from tfleet.spec.environment import JOB_FILE, TOKEN_FILE, ReplicaEnvironment, Whereabouts, restarts_of
 from tfleet.spec.job import JobSpec
-from tfleet.spec.rundir import RunDir, write_atomically
+from tfleet.spec.rundir import ROOM, RunDir, write_atomically
 from tfleet.wire.address import Address
 from tfleet.wire.auth import read_token
 from tfleet.wire.loop import Loop
 from tfleet.wire.secure import tls_of
 from tfleet.wire.server import Server
+
+RESERVE = 1 << 16
+"""Bytes on the disk that are given up for status.json when it is full."""
 
 
 class Parts(NamedTuple):
@@ -82,8 +86,21 @@ def on_signal(action: Callable[[], None]) -> None:
 
 
 def write_status(run: RunDir, status: dict[str, Any]) -> None:
-    """Replaces status.json; a full disk must not end the job, so it is passed over until the next time."""
+    """Replaces status.json; a full disk must not end the job, so what cannot be written waits for the next time.
+
+    Some room is kept for it, so that the user learns that the disk is full.
+    """
+    text = json.dumps(status, indent=1)
     try:
-        write_atomically(run.status_file, json.dumps(status, indent=1))
+        try:
+            write_atomically(run.status_file, text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not run.reserve_file.exists():
+                raise
+            run.reserve_file.unlink()
+            write_atomically(run.status_file, text)
+        disk = os.statvfs(run.path)
+        if not run.reserve_file.exists() and disk.f_bavail * disk.f_frsize > ROOM:
+            run.reserve_file.write_bytes(bytes(RESERVE))
     except OSError as error:
         print(f"tfleet: status.json could not be written: {error.strerror}", flush=True)

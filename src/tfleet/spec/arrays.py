@@ -11,6 +11,8 @@ import numpy as np
 ALIGNMENT = 64
 """Bytes that TensorFlow's kernels want memory aligned to, whatever vectors they use; they end the process if not."""
 
+Float32s = np.ndarray[Any, np.dtype[np.float32]]
+"""A vector, float32 [n]."""
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 """Rows of a table, int64 [n], ascending, each once."""
 Matrix = np.ndarray[Any, np.dtype[np.float32]]

@@ -25,7 +25,8 @@ MOVING_ROWS = ("async", "bounded")
 TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
 """Fields that name files for TLS: all of them are given, or none."""
 OVERLAPPING = ("async", "bounded")
-"""Strategies under which a worker need not wait for its own update."""
+"""Strategies under which a worker need not wait for its own update. The same names as above,
+for a reason of their own: there it is about when a partition applies, here about when a worker goes on."""
 
 
 class _Section(BaseModel):
@@ -117,7 +118,7 @@ class JobSpec(_Section):
     )
     shared_memory: Literal["auto", "never"] = Field(
         "auto",
-        description="Exchange through shared memory with replicas on the same machine, where the system lets us.",
+        description="Local jobs: exchange through memory that replicas share, where the system lets us.",
     )
     wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
@@ -274,6 +275,17 @@ class JobSpec(_Section):
         if self.strategy == "average":
             return self.workers
         return (self.replicas_to_aggregate or self.workers) if self.strategy == "sync" else 1
+
+    def pinned(self, before: JobSpec | None = None) -> JobSpec:
+        """Returns the job with the batches of a sync step fixed, so that another number of workers changes no step.
+
+        Args:
+            before: the job that is gone on with, whose steps stay as they were; None: this one is new.
+        """
+        if self.strategy != "sync" or self.replicas_to_aggregate:
+            return self
+        first = before if before and before.strategy == "sync" else self
+        return self.model_copy(update={"replicas_to_aggregate": first.aggregate})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> JobSpec:

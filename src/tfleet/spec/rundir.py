@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfleet import __version__
 from tfleet.spec.errors import WrongInput
+from tfleet.version import __version__
 
 PRIVATE = ".tfleet"
 """Folder inside a run directory for token, endpoint and lock; readable by its owner only."""
@@ -138,6 +138,11 @@ class RunDir:
     def launcher_log(self) -> Path:
         """What the launcher of a detached job would have shown on a terminal."""
         return self.logs / "launcher.log"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Keeps some room on the disk, for the status of a job whose disk is full."""
+        return self.private / "reserve"
 
     def log(self, role: str, index: int) -> Path:
         """Returns the log of one replica."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from tfleet.spec.arrays import Ids, Matrix
+from tfleet.spec.arrays import Float32s, Ids, Matrix
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import JobSpec
 from tfleet.spec.layout import Layout
@@ -17,7 +17,7 @@ from tfleet.strategies.memory import MemoryPlan, private
 from tfleet.wire.client import Channel
 from tfleet.wire.frames import BY_SOCKET, Kind, Order, Push, Take, pack_push, unpack_take
 from tfleet.wire.halves import Packer
-from tfleet.wire.memory import Float32s, NoSharedMemory, create
+from tfleet.wire.memory import NoSharedMemory, create
 
 if TYPE_CHECKING:
     from tfleet.strategies.rows import RowExchange

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfleet.spec.arrays import ALIGNMENT, aligned
-from tfleet.wire.memory import Float32s
+from tfleet.spec.arrays import ALIGNMENT, Float32s, aligned
 
 ELEMENTS = ALIGNMENT // 4
 """What the parameters are aligned to, in float32 elements."""

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfleet.spec.arrays import Float32s
+
 Half = Literal["float16", "bfloat16"]
-Float32s = np.ndarray[Any, np.dtype[np.float32]]
 Codes = np.ndarray[Any, np.dtype[np.uint16]]
 """The bits of float16 or bfloat16 numbers."""
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tfleet.spec.arrays import Float32s
 from tfleet.spec.errors import JobFailed
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 _CGROUP = Path("/sys/fs/cgroup")
-
-Float32s = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 class NoSharedMemory(JobFailed):

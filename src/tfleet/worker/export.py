@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from tfleet.spec.errors import JobFailed, WrongInput
+from tfleet.spec.plain import plain
 from tfleet.tasks.user_code import user_code
 from tfleet.worker.default_signatures import default_signatures
 from tfleet.worker.model_check import in_short
@@ -75,7 +75,7 @@ def export(
         with _temporary_folder(directory) as folder:
             _write_saved_model(model, functions, folder)
             _write_keras(model, folder / KERAS_FILE)
-            text = json.dumps(_plain({**(facts or {}), "versions": _versions()}), indent=2, allow_nan=False)
+            text = json.dumps(plain({**(facts or {}), "versions": _versions()}), indent=2, allow_nan=False)
             (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
             _sync(folder)
             target = _publish(folder, directory, version)
@@ -187,11 +187,3 @@ def _versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:
         own = "not installed"
     return {"tensorflow": tf.__version__, "keras": keras.__version__, "tfleet": own}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

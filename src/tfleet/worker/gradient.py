@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfleet.data.source import Batch
-from tfleet.spec.arrays import ALIGNMENT, Ids, Matrix, aligned
+from tfleet.spec.arrays import ALIGNMENT, Float32s, Ids, Matrix, aligned
 from tfleet.spec.errors import JobFailed, WrongInput
 from tfleet.spec.layout import Layout, Variable
 from tfleet.strategies.exchange import Step
-from tfleet.wire.memory import Float32s
 from tfleet.worker.metric_totals import mean_metrics
 from tfleet.worker.model_check import check_model, in_short
 from tfleet.worker.optimizer_config import Clipping

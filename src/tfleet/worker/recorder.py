@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tfleet.data import Batch
+from tfleet.spec.arrays import Float32s
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import SummarySpec
 from tfleet.spec.rundir import RunDir
 from tfleet.strategies.exchange import Exchange, Step
-from tfleet.wire.memory import Float32s
 from tfleet.worker.built import Built
 from tfleet.worker.session import Heart
 from tfleet.worker.summaries import Budget, Details, Scalars, details_folder, eval_folder, job_folder, worker_folder

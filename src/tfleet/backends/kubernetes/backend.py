@@ -128,6 +128,11 @@ def refuse_local_fields(spec: JobSpec) -> None:
             "tls_cert, tls_key and tls_ca name files of this machine, but pods get theirs from a Secret; "
             "leave them out and give --set tls.secretName=NAME"
         )
+    if spec.shared_memory != "auto":
+        raise WrongInput(
+            f"shared_memory={spec.shared_memory}: pods share no memory, so that --shared-memory does nothing on "
+            "kubernetes; leave it out"
+        )
     if spec.listen:
         raise WrongInput(
             "listen: pods get workers by 'tfleet scale', so that --listen does nothing on kubernetes; leave it out"

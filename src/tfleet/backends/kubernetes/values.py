@@ -69,13 +69,10 @@ def chart_values(
     values = {key: value for key, value in given.items() if key not in ("job", "deadline")}
     values["worker"] = {**_section(given, "worker"), "number": spec.workers}
     values["ps"] = {**_section(given, "ps"), "number": spec.ps}
-    job = spec.model_dump(mode="json", exclude_defaults=True, exclude={"workers", "ps"})
+    job = spec.pinned().model_dump(mode="json", exclude_defaults=True, exclude={"workers", "ps"})
     deadline = job.pop("deadline", None)
     if deadline:
         values["deadline"] = deadline
-    if spec.strategy == "sync":
-        # The batches of a step must not change when the number of workers does.
-        job["replicas_to_aggregate"] = spec.aggregate
     values["job"] = job
     if run_dir:
         values["runDir"] = run_dir
