@@ -107,7 +107,7 @@ class Checkpointing:
             self._failing = False
             self._job.note(f"commits are made again, since commit {number}")
         self._job.evaluating.committed(number, evaluate)
-        self._job.finish_if_done()
+        self._job.ending.finish_if_done()
         if self._wanted:
             self.want()
         self._keep_promises()
@@ -122,7 +122,7 @@ class Checkpointing:
         self._evaluate = self._evaluate or evaluate
         self._step = -1
         self._unblock()
-        self._job.finish_if_done()
+        self._job.ending.finish_if_done()
         self._keep_promises(failed=True)
 
     def _unblock(self) -> None:

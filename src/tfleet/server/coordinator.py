@@ -6,8 +6,8 @@ files of their own, as parts that share this object.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from tfleet.checkpoint.errors import none_readable
@@ -16,6 +16,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.server.arrivals import Arrivals
 from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
+from tfleet.server.dropped import Dropped
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
 from tfleet.server.guests import Guests
@@ -44,8 +45,6 @@ from tfleet.wire.server import Connection
 
 SERVE_EVERY = 0.05
 """Seconds between two looks at the workers that wait, for leases that have become overdue."""
-FENCED = 20
-"""Lost members that the status tells of."""
 
 
 class Coordinator:
@@ -63,7 +62,7 @@ class Coordinator:
         staleness: of the parameters that gradients were computed from.
         events: where ps 0 tells what it does.
         counts: of what happened in this and earlier generations; see `tfleet.server.status`.
-        fenced: the last members that were lost: role, index, number, generation, time and why.
+        dropped: the last members that were lost.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -114,7 +113,7 @@ class Coordinator:
         self.training_elapsed = self.history.training_elapsed
         self.last_worker = loop.now()
         self.counts = Counter(self.history.counts)
-        self.fenced: deque[Mapping[str, Any]] = deque(self.history.fenced, maxlen=FENCED)
+        self.dropped = Dropped(self.history.fenced)
         self.members = Members()
         self.profile = Profile()
         self.staleness = Staleness()
@@ -164,11 +163,6 @@ class Coordinator:
         """Unix time at which the loop's time is 0."""
         return self.clock() - self.loop.now()
 
-    def why_out(self, generation: int, number: int) -> str:
-        """Returns why a member of a generation was dropped, or the empty string."""
-        of = generation, number
-        return next((str(row["why"]) for row in self.fenced if (row["generation"], row["number"]) == of), "")
-
     @property
     def told_step(self) -> int:
         """The global step with those that workers have told of but not pushed; no more than the last one."""
@@ -207,19 +201,7 @@ class Coordinator:
             self.phase = "training"
             self.checkpointing.begin()
             self.ending.begin()
-            self.finish_if_done()
-
-    def finish_if_done(self) -> None:
-        """Ends training when every step is acknowledged and no commit is under way."""
-        if not (self.ledger and self.ledger.finished and self.phase == "training"):
-            return
-        if self.checkpointing.commits.busy >= 0:
-            return
-        self.phase = "finalising"
-        if self.training_started is not None and self.progress:
-            self.training_elapsed += self.clock() - self.training_started
-            self.progress.training_ended(self.training_elapsed)
-        self.ending.finish()
+            self.ending.finish_if_done()
 
     # What the ps replica hands on (`Listener`).
 
@@ -265,7 +247,7 @@ class Coordinator:
                 self.links.reached(self.ledger.step)  # first: the others apply it meanwhile
             self._replica.reach(self.ledger.step)
             self.checkpointing.stepped(before)
-            self.finish_if_done()
+            self.ending.finish_if_done()
             if self._parked:
                 self.loop.call_later(0, self.serve_parked)
         self._serve(member, connection, push, pulled=False)
@@ -376,8 +358,7 @@ class Coordinator:
         self.events.add("out", member.number, member.role, member.index, state)
         if state == "lost":
             self.counts["fenced"] += 1
-            who = {"role": member.role, "index": member.index, "number": member.number, "generation": self.generation}
-            self.fenced.append({**who, "time": round(self.clock(), 3), "why": why})
+            self.dropped.add(member, self.generation, self.clock(), why)
         self._arrivals.forget(member.number)
         self._parked.pop(member.number, None)
         if why:

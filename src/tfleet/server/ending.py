@@ -86,7 +86,7 @@ class Ending:
             self.end(phase, code, self.reason or "the job was ended before its first step")
         elif job.phase == "training":
             self._cap()
-            job.finish_if_done()
+            self.finish_if_done()
             job.serve_parked()
         elif phase == "interrupted" and self._committed:
             self.give_up()
@@ -101,7 +101,7 @@ class Ending:
         job = self._job
         if self.wish and job.phase == "training":
             self._cap()
-            job.finish_if_done()
+            self.finish_if_done()
 
     def _cap(self) -> None:
         ledger = self._job.ledger
@@ -110,7 +110,20 @@ class Ending:
         if not self._job.members.workers:  # nobody is left to finish a step that has begun
             ledger.total = max(1, ledger.step)
 
-    def finish(self) -> None:
+    def finish_if_done(self) -> None:
+        """Ends training when every step is acknowledged and no commit is under way."""
+        job = self._job
+        if not (job.ledger and job.ledger.finished and job.phase == "training"):
+            return
+        if job.checkpointing.commits.busy >= 0:
+            return
+        job.phase = "finalising"
+        if job.training_started is not None and job.progress:
+            job.training_elapsed += job.clock() - job.training_started
+            job.progress.training_ended(job.training_elapsed)
+        self._finish()
+
+    def _finish(self) -> None:
         """Training is over: makes the final commit, then has one worker finalise."""
         job = self._job
         last = job.checkpointing.commits.last
@@ -192,5 +205,5 @@ class Ending:
 
     def _outcome(self, call: Call) -> None:
         job, values = self._job, call.values
-        why = job.why_out(int(values.get("generation", 0)), int(values.get("member", 0)))
+        why = job.dropped.why(int(values.get("generation", 0)), int(values.get("member", 0)))
         call.reply(self.over or {"phase": job.phase, "why": why})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+
+from tfleet.server.memory import resident_bytes
 
 Sample = Mapping[str, float]
 """Of a worker: rounds, data, gradient, exchange. Of a ps: rounds, queue, update, answer, clocks (wall, cpu), memory."""
@@ -30,6 +33,11 @@ _HEADS = {
     "update": "update",
     "answer": "count and answer",
 }
+
+
+def used() -> dict[str, float]:
+    """Returns what this process has used so far: both clocks in seconds, and the memory that it holds in bytes."""
+    return {"wall": time.monotonic(), "cpu": time.process_time(), "memory": resident_bytes()}
 
 
 class Profile:

@@ -6,7 +6,6 @@ but for the writing of a commit's part, which has a thread of its own.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,9 @@ from tfleet.server.assignment import Assignment
 from tfleet.server.buffers import BufferPool
 from tfleet.server.events import Events
 from tfleet.server.listener import Listener, Reply
-from tfleet.server.memory import resident_bytes
 from tfleet.server.part_writer import PartWriter
 from tfleet.server.partition import Partition
+from tfleet.server.profile import used
 from tfleet.server.ps_calls import PsCalls
 from tfleet.server.row_pushes import RowPushes
 from tfleet.server.transport import Transport, through_memory
@@ -204,13 +203,7 @@ class PsReplica(Handler):
 
     def profile(self) -> dict[str, float]:
         """Returns where this ps's time went so far."""
-        return {
-            **self.times.to_json(),
-            "wall": time.monotonic(),
-            "cpu": time.process_time(),
-            "memory": resident_bytes(),
-            "late": self.late,
-        }
+        return {**self.times.to_json(), **used(), "late": self.late}
 
     def fenced(self, member: int | None) -> bool:
         """Whether nothing more is taken from a member."""

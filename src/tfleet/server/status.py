@@ -55,7 +55,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
             "duplicates": job.ledger.duplicates if job.ledger else 0,
             "partial_updates": job.partial_updates,
         },
-        "fenced": [dict(row) for row in job.fenced],
+        "fenced": [dict(row) for row in job.dropped.rows],
         "counts": _counts(job),
         "last_commit": job.checkpointing.commits.last,
         "evaluation": evaluation,
