@@ -58,10 +58,7 @@ def test_a_job_over_tls_survives_the_death_of_a_ps_takes_orders_and_lets_nobody_
     assert f"the certificate of {endpoint} is not signed by a CA in tls_ca" in said
     for more, words in (
         (flags(files(NAME, ca="another")), f"the certificate of {endpoint} is not signed by a CA in tls_ca"),
-        (flags(files(NAME, valid="expired")), "or that of its CA, has expired; renew it"),
-        (["--tls-server-name", "another"], "TFLEET_TLS_CERT and TFLEET_TLS_KEY and TFLEET_TLS_CA too"),
         ([*flags(files(NAME)), "--tls-server-name", "another"], f"the certificate of {endpoint} is not for another"),
-        ([*flags(files(NAME)), "--tls-key", "/nowhere"], "tls_key /nowhere cannot be read: No such file"),
         ([], "this ps speaks TLS only; give tls_cert, tls_key and tls_ca of the job"),
     ):
         done = tfleet("join", str(endpoint), "--token-file", str(token), *more)
@@ -72,9 +69,6 @@ def test_a_job_over_tls_survives_the_death_of_a_ps_takes_orders_and_lets_nobody_
     done = tfleet("join", str(endpoint), "--token-file", str(wrong), *flags(given))
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
     assert "wrong token: give the token file of this job" in done.err
-    code, said = stray(run, job.run.job_file, wrong)
-    assert (code, said.count("\n")) == (2, 1), said
-    assert "wrong token: give the token file of this job" in said
 
     job.kill("ps", 1)
     wait_until(lambda: job.run.status().get("generation", 0) >= 2 and job.run.status().get("phase") == "training")
