@@ -53,6 +53,7 @@ CHAOS_KILLS_TIMED ?= $(if $(filter 1,$(CHAOS_LONG)),5,1)
 
 chaos: export CHAOS_LONG := $(CHAOS_LONG)
 chaos: export CHAOS_SEED := $(CHAOS_SEED)
+chaos: export CHAOS_RESULTS ?= $(CHAOS_LONG)
 chaos: $(VENV)/.stamp-dev ## kill, stop, cut off, fill up: random faults against real jobs; root fills disks too
 	@echo "make: CHAOS_SEED=$(CHAOS_SEED)"
 	code=0; \

@@ -277,7 +277,7 @@ def test_a_ps_that_hangs_is_killed_and_started_again(around, monkeypatch):
     rows = [{"index": 0, "state": "joined"}, {"index": 1, "state": "missing"}]
     around.run.status_file.write_text(json.dumps({"phase": "training", "ps": rows}))
     impatient = DRIVER.replace(
-        "import sys\n", "import sys\nfrom tfleet.backends import hanging\nhanging.START = 0.3\n", 1
+        "import sys\n", "import sys\nfrom tfleet.backends import hanging\nhanging.START = hanging.LEAST = 0.3\n", 1
     )
     monkeypatch.setattr(sys.modules[__name__], "DRIVER", impatient)
     code, out = ended(around.start("ps-1", HOLD, peer_timeout=1))

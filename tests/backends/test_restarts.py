@@ -231,6 +231,7 @@ def test_a_ps_that_hangs_is_killed_and_started_again(tmp_path):
     job = Job(tmp_path, peer_timeout=6.0)
     rows = [{"index": 0, "state": "joined"}, {"index": 1, "state": "missing"}]
     hung = job.processes.get("ps 1")
+    job.tend(1.0, ps=[rows[0], {"index": 1, "state": "joined"}])
     for _ in range(12):
         job.tend(1.0, ps=rows)
         assert hung.code is None
@@ -253,9 +254,22 @@ def test_ps_0_that_does_not_tell_anything_is_killed_and_started_again(tmp_path):
     assert job.processes.get("ps 0") is not first
 
 
+def test_who_is_only_slow_to_start_is_not_killed_again_and_again(tmp_path):
+    job = Job(tmp_path, peer_timeout=2.0)
+    rows = [{"index": 0, "state": "joined"}, {"index": 1, "state": "missing"}]
+    slow = job.processes.get("ps 1")
+    for _ in range(60):
+        job.tend(1.0, ps=rows)
+    assert slow.code is None
+    for _ in range(3):
+        job.tend(1.0, ps=rows)
+    assert slow.code == -9
+
+
 def test_nobody_hung_while_the_launcher_itself_stood_still(tmp_path):
     job = Job(tmp_path, peer_timeout=6.0)
     first = job.processes.get("ps 0")
+    job.tend(1.0, updated=0.5)
     job.tend(1.0, updated=1.0)
     for _ in range(2):
         job.tend(300.0, updated=1.0)  # as when the whole machine is suspended

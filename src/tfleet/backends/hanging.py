@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-START = 10.0
-"""Seconds that a ps may take from its start until it is heard of, at least."""
+LEAST = 10.0
+"""Seconds that a ps may be silent, at least."""
+START = 60.0
+"""Seconds that it may take from its start until it is heard of, at least: on a machine that has too much to do, killing
+who is slow to start makes nobody quicker."""
 STOOD_STILL = 5.0
 """Seconds between two looks after which the launcher itself stood still, perhaps with the whole machine."""
 HANGS = "it did not answer"
@@ -24,7 +27,8 @@ class Hanging:
 
     def __init__(self, peer_timeout: float) -> None:
         # ps 0 may wait for a ps as long as that, and a ps just started has neither joined nor told anything yet.
-        self._patience = max(2 * peer_timeout, START)
+        self._patience = max(2 * peer_timeout, LEAST)
+        self._heard: set[int] = set()
         self._signs: dict[int, tuple[Any, float]] = {}
         self._looked: dict[int, float] = {}
 
@@ -40,13 +44,18 @@ class Hanging:
         missing = {int(row["index"]) for row in status.get("ps", []) if row["state"] == "missing"}
         if index and index not in missing:
             self.forget(index)
+            self._heard.add(index)
             return False
         sign = 0 if index else status.get("updated")
         last, since = self._signs.get(index, (sign, now))
         since = min(now, since + between) if between > STOOD_STILL else since
+        if sign != last:
+            self._heard.add(index)
         self._signs[index] = (sign, since if sign == last else now)
-        return now - self._signs[index][1] > self._patience
+        patience = self._patience if index in self._heard else max(self._patience, START)
+        return now - self._signs[index][1] > patience
 
     def forget(self, index: int) -> None:
         """Gives a ps that was just started, or is well, all the time again."""
         self._signs.pop(index, None)
+        self._heard.discard(index)
