@@ -64,6 +64,8 @@ class RealSize(FakeSocket):
 class Listener:
     """A listening socket to which the test connects."""
 
+    family = socket.AF_UNIX
+
     def __init__(self):
         self.waiting = []
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 
 import numpy as np
-from arithmetic import BATCH, RATE, TASKS
+from arithmetic import RATE, TASKS
 
 from tfleet.spec.errors import JobFailed
 from tfleet.spec.job import JobSpec
@@ -34,6 +34,7 @@ class NumpyWorker:
         self.spec = JobSpec.load(run.job_file)
         self.task = TASKS[task]()
         self.pause = milliseconds / 1000
+        self.parent = os.getppid()
 
     def run(self) -> int:
         while True:
@@ -49,6 +50,8 @@ class NumpyWorker:
             finally:
                 if session:
                     session.close()
+            if os.getppid() != self.parent:  # whoever has started this job is gone
+                return 1
             status = self.run_dir.status()
             if status.get("phase") in OVER:
                 return int(status["exit_code"])
@@ -101,7 +104,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert BATCH
     code = main()
     sys.stdout.flush()
     os._exit(code)

@@ -39,6 +39,7 @@ class Reference:
         acknowledged: numbers of the batches whose acknowledgement survives.
         leased: holder of each leased batch.
         removed: members that were taken out, in all generations.
+        gone: generation and number of each of these.
         pushes: marks of each member of each generation.
     """
 
@@ -57,7 +58,7 @@ class Reference:
         self.fleet = None
         self.acknowledged, self.leased = set(), {}
         self.removed = 0
-        self.pushes = {}
+        self.pushes, self.gone = {}, set()
         self._snapshots, self._fenced, self._returned, self._checked = {}, {}, {}, set()
         self._originals = [(owner, name, getattr(owner, name)) for owner, name in self.PATCHED]
         for owner, name, original in self._originals:
@@ -109,8 +110,9 @@ class Reference:
         self.leased, self._returned, self._fenced = {}, {}, {}
         self.acknowledged = set(self._snapshots[manifest.key]) if manifest else set()
 
-    def on_remove(self, *_):
+    def on_remove(self, job, _result, member, *_):
         self.removed += 1
+        self.gone.add((job.generation, member.number))
 
     def on_facts(self, part, facts):
         job = part._job
@@ -147,22 +149,32 @@ class Reference:
         Args:
             marks: [ps, MARKS] of 0 and 1.
             done: numbers of the batches.
+
+        Returns:
+            The number of pushes that some partitions have and others have not.
         """
-        wrong = set()
-        for of_ps in marks:
-            keys = [self.task.keys[mark] for mark in np.flatnonzero(of_ps)]
-            wrong |= set(keys) ^ set(done) | {key for key in keys if keys.count(key) > 1}
-        assert len(wrong) <= (self.removed if len(marks) > 1 else 0), f"batches {sorted(wrong)} are wrong"
-        return len(wrong)
+        everywhere, somewhere = marks.all(0), marks.any(0)
+        partial = [int(mark) for mark in np.flatnonzero(somewhere & ~everywhere)]
+        owners = [self._owner(mark) for mark in partial]
+        assert self.gone.issuperset(owners), "a push of a living worker is in some partitions only"
+        assert len(set(owners)) == len(owners), "a worker that died left two partial updates"
+        whole = [self.task.keys[mark] for mark in np.flatnonzero(everywhere)]
+        assert len(set(whole)) == len(whole), "a batch was applied twice"
+        assert set(whole) <= set(done), "a batch was applied that is not acknowledged"
+        assert set(done) - set(whole) <= {self.task.keys[mark] for mark in partial}, "an acknowledged batch is missing"
+        return len(partial)
 
     def finished(self):
         """Looks at a job that is over."""
         job = self.fleet.job
         assert self.acknowledged == acknowledged(job.ledger.to_json(), self.task.batches)
-        wrong = self.check(self._marks(self.fleet.parameters()), self.acknowledged)
-        assert wrong <= job.partial_updates <= self.removed
+        partial = self.check(self._marks(self.fleet.parameters()), self.acknowledged)
+        assert partial <= job.partial_updates <= self.removed
         if job.ledger.total:
             assert len(self.acknowledged) == job.ledger.step == job.ledger.total
+
+    def _owner(self, mark):
+        return next((member for member, marks in self.pushes.items() if mark in marks), None)
 
     def _new_commits(self):
         store = self.fleet.store

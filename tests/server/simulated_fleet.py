@@ -147,7 +147,7 @@ class Ps:
 
     def __init__(self, index, fleet, store):
         self.index, self.fleet, self.store = index, fleet, store
-        self.dead = False
+        self.dead, self.life = False, 0
         self.again()
 
     def again(self):
@@ -178,7 +178,11 @@ class Ps:
         """Ps 0 is gone: ends this generation, and joins again soon."""
         if not (self.dead or self.loop.closed):
             self.end()
-            self.fleet.soon.append(self.rejoin)
+            self.rejoin_soon()
+
+    def rejoin_soon(self):
+        life = self.life
+        self.fleet.soon.append(lambda: self.rejoin() if life == self.life else None)
 
     def rejoin(self):
         if not self.dead:
@@ -186,7 +190,7 @@ class Ps:
             try:
                 self.join()
             except Lost:
-                self.fleet.soon.append(self.rejoin)
+                self.rejoin_soon()
 
     def end(self, killed=False):
         """Ends a generation, or by SIGKILL the whole process with its threads."""
@@ -196,7 +200,7 @@ class Ps:
             connection.drop()
 
     def kill(self):
-        self.dead = True
+        self.dead, self.life = True, self.life + 1
         self.end(killed=True)
 
 

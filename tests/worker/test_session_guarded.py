@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfleet.spec.errors import ExitCode, WrongInput
+from tfleet.spec.errors import ExitCode, JobFailed, WrongInput
+from tfleet.strategies.exchange import Rejoin
 from tfleet.wire.client import ConnectionLost
 from tfleet.wire.frames import ProtocolError
-from tfleet.worker.session import guarded
+from tfleet.worker.session import Session, guarded
 
 
 def session(told, error=None):
@@ -82,3 +83,15 @@ def test_want_of_memory_is_told_in_a_sentence_and_may_be_tried_again(error):
             },
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("refused", "raised"),
+    [(JobFailed("join again"), Rejoin), (ConnectionLost("gone"), ConnectionLost), (WrongInput("no"), WrongInput)],
+)
+def test_a_worker_that_was_fenced_before_it_attached_joins_again(refused, raised):
+    made = Session.__new__(Session)
+    made.member, made.generation = 1, 1
+    made.others = [session([]).first, session([], refused).first]
+    with pytest.raises(raised, match=str(refused)):
+        made.attach()

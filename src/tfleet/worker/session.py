@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tfleet.spec.errors import ExitCode, TfleetError, out_of_memory
+from tfleet.spec.errors import ExitCode, JobFailed, TfleetError, out_of_memory
 from tfleet.spec.times import Times
 from tfleet.strategies.exchange import Rejoin
 from tfleet.wire import client
 from tfleet.wire.address import Address
 from tfleet.wire.client import Channel, ConnectionLost
+from tfleet.wire.frames import ProtocolError
 
 if TYPE_CHECKING:
     from tfleet.wire.tls import Tls
@@ -95,9 +96,19 @@ class Session:
         self.heart = Heart(beats, self.member, self._abort, draining or threading.Event())
 
     def attach(self) -> None:
-        """Tells the other partitions who pushes; they must be prepared."""
+        """Tells the other partitions who pushes; they must be prepared.
+
+        Raises:
+            Rejoin: when one of them does not take this worker for a member: it was silent for too long.
+            ConnectionLost: when one of them is gone.
+        """
         for channel in self.others:
-            channel.call("attach", member=self.member, generation=self.generation)
+            try:
+                channel.call("attach", member=self.member, generation=self.generation)
+            except (ConnectionLost, ProtocolError):
+                raise
+            except JobFailed as error:
+                raise Rejoin(str(error)) from None
 
     def outcome(self) -> dict[str, Any]:
         """Asks ps 0 how the job stands, by a connection of its own; empty when ps 0 does not answer."""
