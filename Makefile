@@ -79,6 +79,7 @@ bench: $(VENV)/.stamp-dev ## measure speed and the other figures, then write doc
 	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/strategies.py
 	$(BIN)/python benchmarks/sparse.py
+	$(BIN)/python benchmarks/memory_worker.py --repeats $(REPEATS)
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/write_measurements.py
 

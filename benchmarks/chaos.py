@@ -55,7 +55,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Plays, writes `benchmarks/results/chaos_schedules.json`, ends with 1 if something did not hold."""
+    """Plays, prints each outcome, writes `results/chaos_schedules.json`; ends with 1 when something did not hold."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--schedules", type=int, default=MANY)
     parse.add_argument("--seed", type=int, default=random.randrange(10**6))

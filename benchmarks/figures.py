@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from contestants import TFLEET, tfleet_speed, tfleet_train
 from measure import HERE, LOAD_AT_START, RESULTS, child_environment, summary, today, write_result
+from processes import high_water_mark
 
 from tfleet.spec.environment import ReplicaEnvironment
 from tfleet.spec.job import JobSpec
@@ -195,14 +196,6 @@ def servers(launcher: psutil.Process) -> list[tuple[psutil.Process, int]]:
 def says_ready(log: Path) -> bool:
     """Tells whether the log of a ps has its line of being ready."""
     return log.exists() and " is ready" in log.read_text(encoding="utf-8", errors="replace")
-
-
-def high_water_mark(pid: int) -> float:
-    """Returns the peak resident memory of a process in MB; 0 when it has ended."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
 
 
 def summaries(options: argparse.Namespace) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def peer_parser(
         description: of the peer.
         steps: how many it trains by default.
         warmup: how many of them are not measured by default.
-        roles: names of processes that it starts from itself, by which each knows what it is; empty: it starts none.
+        roles: of the replicas that it starts from itself; empty: it has no ps and workers.
     """
     parse = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument(

@@ -1,4 +1,4 @@
-"""What the kernel tells about the processes of a job: CPU seconds, context switches, private memory; and idle cores."""
+"""What the kernel tells about processes: CPU seconds, context switches, memory and its peak; and idle cores."""
 
 from __future__ import annotations
 
@@ -87,6 +87,20 @@ def parse_private(text: str) -> float:
 def private_mb(pid: int) -> float:
     """Returns the private memory of a living process in MB."""
     return parse_private(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8"))
+
+
+def parse_peak(text: str) -> float:
+    """Returns peak resident memory in MB (10^6 bytes) out of /proc/PID/status; 0 for a process that has ended."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+def high_water_mark(pid: int) -> float:
+    """Returns the peak resident memory of a process in MB; 0 when it has ended."""
+    try:
+        return parse_peak(Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    except OSError:
+        return 0.0
 
 
 def replicas_below(launcher: int) -> dict[str, int]:

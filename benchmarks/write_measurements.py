@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import render_chaos
 from measure import HERE, RESULTS
+from render_memory import memory_section
+from render_protocol import protocol_section
 from render_sparse import sparse_section
 from render_strategies import strategies_section
 
@@ -367,9 +370,15 @@ SECTIONS = {
     "emulated": emulated_section,
     "strategies": lambda result: strategies_section(result, spread) + origin(result),
     "sparse": lambda result: sparse_section(result, spread, origin(result)),
+    "memory": lambda result: memory_section(result, spread, origin(result)),
     "figures": figures_section,
+    "chaos_schedules": lambda result: render_chaos.schedules_section(result, spread) + origin(result),
+    "chaos_soak": lambda result: render_chaos.soak_section(result) + origin(result),
+    "chaos_recovery": lambda result: render_chaos.recovery_section(result, spread) + origin(result),
+    "chaos": lambda result: render_chaos.figures_section(result) + origin(result),
     "kubernetes": kubernetes_section,
     "images": built_images_section,
+    "chaos_protocol": lambda result: protocol_section(result, origin(result)),
     "tuning": tuning_section,
 }
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tfleet.version import __version__
-
 if TYPE_CHECKING:
     from tfleet.api import Run, train
     from tfleet.spec.errors import Interrupted, JobFailed, TfleetError, WrongInput
     from tfleet.spec.job import JobSpec
     from tfleet.tasks import Task
+    from tfleet.version import __version__
 
 __all__ = ["Interrupted", "JobFailed", "JobSpec", "Run", "Task", "TfleetError", "WrongInput", "__version__", "train"]
 
@@ -27,6 +26,7 @@ _HOMES = {
     "Task": "tfleet.tasks",
     "TfleetError": "tfleet.spec.errors",
     "WrongInput": "tfleet.spec.errors",
+    "__version__": "tfleet.version",
     "train": "tfleet.api",
 }
 

@@ -1,16 +1,13 @@
 """From what a user asks of a cluster to a plan, with the real helm and chart and no cluster."""
 
-import shutil
-
 import pytest
+from helm_program import needs_helm_on_path
 
 from tfleet.api.places import KubernetesPlace, LocalPlace, place_at
 from tfleet.api.remote import Target, new_name, plan_remote, ship_task
 from tfleet.api.request import TIME_PLACEHOLDER, Request
 from tfleet.spec.errors import WrongInput
 from tfleet.spec.job import JobSpec
-
-needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not in PATH; it renders the chart")
 
 WHERE = {"context": "c", "namespace": "n"}
 
@@ -19,7 +16,7 @@ def planned(request, when=TIME_PLACEHOLDER, **target):
     return plan_remote(request, Target(**WHERE, **target), when)[0]
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_release_is_called_by_the_task_and_the_time():
     assert planned(Request(task="mnist"), "20260131-235959").handle == "k8s://c/n/mnist-20260131-235959"
     assert planned(Request(task="mnist")).handle == "k8s://c/n/mnist-time"
@@ -33,7 +30,7 @@ def test_long_and_odd_names_of_tasks():
     assert new_name("3d.model:task", "x") == "model-x"
 
 
-@needs_helm
+@needs_helm_on_path
 def test_flags_override_values_and_values_override_defaults(tmp_path):
     (tmp_path / "v.yaml").write_text("worker: {number: 4, gpuCount: 1}\njob: {steps: 10, seed: 3}\n")
     plan = planned(Request(task="mnist", given={"steps": "70"}), values=(str(tmp_path / "v.yaml"),))
@@ -42,14 +39,14 @@ def test_flags_override_values_and_values_override_defaults(tmp_path):
     assert plan.values["job"] == {"task": "mnist", "steps": 70, "seed": 3}
 
 
-@needs_helm
+@needs_helm_on_path
 def test_values_of_the_charts_of_2018_may_say_what_flags_do_not():
     plan = planned(Request(task="mnist"), settings=("hyperparams.batchsize=30,hyperparams.trainsteps=400",))
     assert "batch_size: 30" in plan.manifest
     assert "steps: 400" in plan.manifest
 
 
-@needs_helm
+@needs_helm_on_path
 def test_a_task_that_is_a_file_here_is_shipped(tmp_path, monkeypatch):
     (tmp_path / "flowers.py").write_text("task = 1\n")
     monkeypatch.chdir(tmp_path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from helm_program import needs_helm_on_path
 
 from tfleet.backends.kubernetes import chart, objects
 from tfleet.backends.kubernetes.backend import VOLUME_DEFAULT, KubernetesBackend
@@ -18,8 +18,6 @@ from tfleet.testing.backends import BackendConformance
 
 AT = Handle("a-context", "a-namespace", "digits")
 
-needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not in PATH; it renders the chart")
-
 
 def plan(values=None, resume=False, run_dir=VOLUME_DEFAULT, task_file=None, **job):
     return KubernetesBackend(AT, values, task_file).plan(JobSpec.parse({"task": "mnist", **job}), run_dir, resume)
@@ -29,7 +27,7 @@ def config(found):
     return next(o for o in objects.parse(found.manifest) if o["kind"] == "ConfigMap")["data"]
 
 
-@needs_helm
+@needs_helm_on_path
 class TestKubernetesBackendConforms(BackendConformance):
     inapplicable = ({"tcp": True}, {"shared_memory": "never"}, {"listen": "10.0.0.5"})
 
@@ -43,14 +41,14 @@ class TestKubernetesBackendConforms(BackendConformance):
         return plan.replicas, config(plan)["job.yaml"]
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_chart_makes_the_same_job_of_the_spec():
     asked = {"steps": 700, "workers": 3, "evaluation": {"every_steps": 50}, "params": {"hidden_units": "7"}}
     found = plan(**asked, status_port=8080)
     assert JobSpec.parse(yaml.safe_load(config(found)["job.yaml"])) == found.spec
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_replicas_run_what_the_pods_run():
     found = plan(workers=1, ps=1, evaluation={"evaluator": True}, resume=True)
     assert [(r.role, r.index) for r in found.replicas] == [("ps", 0), ("worker", 0), ("evaluator", 0)]
@@ -61,7 +59,7 @@ def test_the_replicas_run_what_the_pods_run():
     assert found.handle == "k8s://a-context/a-namespace/digits"
 
 
-@needs_helm
+@needs_helm_on_path
 def test_no_secret_is_in_a_plan():
     azure = {"kind": "azureFile", "sharename": "share", "accountbase64": "YWNjb3VudA==", "keybase64": "c2VjcmV0a2V5"}
     found = plan({"storage": azure})
@@ -71,13 +69,13 @@ def test_no_secret_is_in_a_plan():
     assert found.values["storage"]["keybase64"] == "c2VjcmV0a2V5"
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_text_of_a_plan_is_a_manifest():
     found = plan()
     assert objects.parse(found.text()) == objects.parse(found.manifest)
 
 
-@needs_helm
+@needs_helm_on_path
 def test_a_task_file_is_shipped():
     found = plan(task="flowers.py:task", task_file=("flowers.py", "task = 1\n"))
     shipped = [o["data"] for o in objects.parse(found.manifest) if o["metadata"]["name"] == "digits-task"]
@@ -85,12 +83,12 @@ def test_a_task_file_is_shipped():
     assert yaml.safe_load(config(found)["job.yaml"])["task"] == "/etc/tfleet/task/flowers.py:task"
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_batches_of_a_sync_step_do_not_follow_the_workers():
     assert yaml.safe_load(config(plan(strategy="sync", workers=5))["job.yaml"])["replicas_to_aggregate"] == 5
 
 
-@needs_helm
+@needs_helm_on_path
 def test_the_charts_refusal_is_one_sentence():
     with pytest.raises(WrongInput, match=r"^worker.limit.memory=125Mi .*768Mi[^\n]*$"):
         plan({"worker": {"limit": {"memory": "125Mi"}}})
@@ -98,7 +96,7 @@ def test_the_charts_refusal_is_one_sentence():
         plan({"worker": {"limits": {}}})
 
 
-@needs_helm
+@needs_helm_on_path
 def test_a_tfjob_is_the_same_job():
     backend = KubernetesBackend(AT)
     printed = backend.tfjob(backend.plan(JobSpec(task="mnist", workers=3)))
@@ -119,7 +117,7 @@ def test_fields_of_one_machine_are_refused():
         plan(shared_memory="never")
 
 
-@needs_helm
+@needs_helm_on_path
 def test_certificates_come_from_a_secret_that_must_be_there_or_from_cert_manager():
     given = {"tls": {"secretName": "certificates"}}
     found = plan(given)

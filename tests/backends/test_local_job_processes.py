@@ -124,8 +124,14 @@ def test_whoever_waits_is_woken_by_the_end_of_a_process(start):
     job.end("stop", "enough")
     while job.poll() is None:
         job.wait(1000.0)  # nobody would wait as long for this test
+    job.wait(0.01)  # for nobody any more
+
+
+def test_a_system_that_cannot_tell_the_end_of_a_process_waits_all_the_time(start, monkeypatch):
+    job = start(workers=1, ps=1)
     naps = []
-    with pytest.MonkeyPatch.context() as patch:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", lambda pid: (_ for _ in ()).throw(OSError(errno.ENOSYS, "not there")))
         patch.setattr(time, "sleep", naps.append)
         job.wait(0.5)
     assert naps == [0.5]

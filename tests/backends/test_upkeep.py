@@ -104,4 +104,4 @@ def test_guests_keep_the_job_going(job):
     job.tend(members=[GUEST])
     assert job.upkeep.trouble() == ""
     job.tend(members=[{**GUEST, "state": "done"}])
-    assert job.upkeep.trouble().startswith("no worker is left: worker 0 ended with code -9")
+    assert job.upkeep.trouble().startswith("no worker is left: worker 0 ")

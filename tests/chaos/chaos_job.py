@@ -283,7 +283,11 @@ class ChaosJob:
             status = self.run.status()
             told = {key: status.get(key) for key in ("phase", "step", "generation", "members", "ps", "notes")}
             limit = f"no event for {QUIET:g} s" if quiet else f"not over after {self._limit:g} s"
-            self.played.problems.append(f"hangs: {limit}; status {json.dumps(told)}")
+            said = (self.folder / "launcher.log").read_text().strip().splitlines()[-3:]
+            alive = [f"{role} {index}: {state_of(pid)}" for pid, (role, index) in replicas(self.run, launchers=True)]
+            self.played.problems.append(
+                f"hangs: {limit}; alive {', '.join(alive)}; status {json.dumps(told)}; the launcher said {said}"
+            )
         return quiet or all_in_all
 
     def _all_gone(self) -> bool:

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any
 
-from measure import write_result
+from measure import LOAD_AT_START, RESULTS, today, write_result
+
+RESULT = "chaos_protocol"
 
 LONG = os.environ.get("CHAOS_LONG", "0") != "0"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
@@ -43,9 +46,12 @@ SYNC_REAL = size("SYNC_REAL", 1, 20)
 
 
 def keep(name: str, figures: dict[str, Any]) -> None:
-    """Writes benchmarks/results/chaos_<name>.json, when the figures of this run are to be kept."""
+    """Puts figures into benchmarks/results/chaos_protocol.json, when those of this run are to be kept."""
     print(f"chaos {name}: {figures}", file=sys.stderr)
-    if os.environ.get("CHAOS_RESULTS", "0") != "0":
-        variables = {key: value for key, value in sorted(os.environ.items()) if key.startswith("CHAOS_")}
-        command = ["-m", "pytest", "tests/chaos"]
-        write_result(f"chaos_{name}", command, {"kind": "chaos", "variables": variables, "figures": figures})
+    if os.environ.get("CHAOS_RESULTS", "0") == "0":
+        return
+    path = RESULTS / f"{RESULT}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else {}
+    row = {"date": today(), "load_at_start": LOAD_AT_START, "seed": SEED, **figures}
+    command = ["-m", "pytest", "tests/chaos"]
+    write_result(RESULT, command, {"kind": RESULT, "figures": {**before, name: row}})

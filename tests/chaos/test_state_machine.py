@@ -38,6 +38,8 @@ any_number = st.integers(0, 1 << 16)
 class Protocol(RuleBasedStateMachine):
     """A job and what befalls it."""
 
+    endless = False
+
     def __init__(self):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="tfleet-machine-")
@@ -52,7 +54,7 @@ class Protocol(RuleBasedStateMachine):
         seed=any_number,
     )
     def begin(self, ps, strategy, steps, workers, seed):
-        task = Marked(ps)
+        task, steps = Marked(ps), 0 if self.endless else steps
         self.reference = Reference(task)
         spec = {"ps": ps, "strategy": strategy, "steps": steps, "workers": workers, "peer_timeout": PEER_TIMEOUT}
         self.fleet = self.reference.fleet = Fleet(self.folder, task, seed, watch=True, **spec)
@@ -105,15 +107,21 @@ class Protocol(RuleBasedStateMachine):
 
     # What workers do.
 
-    @rule(seed=any_number, count=st.integers(1, 40))
-    def work(self, seed, count):
+    @rule(seed=any_number, count=st.integers(10, 40), wake=st.booleans())
+    def work(self, seed, count, wake):
         """Everybody does what is sensible, and things happen meanwhile."""
         self.fleet.random = rng = random.Random(seed)
+        for puppet in self.puppets if wake else ():
+            puppet.stopped = False
+        for index in range(2):
+            self.join(index)
         for _ in range(count):
             self.act(rng.randrange(9), lambda p: p.idle and not p.leases, lambda p: p.pull())
             if len(self.reference.task.keys) < MARKS - 200:
                 self.act(rng.randrange(9), lambda p: p.idle and p.leases, lambda p: p.begin(self.reference))
             self.act(rng.randrange(9), lambda p: p.can_act and p.unsent, lambda p: p.send_one(rng.randrange(9)))
+            if rng.random() < 0.1:
+                self.act(rng.randrange(9), lambda p: p.can_act and p.last, lambda p: p.again(rng.randrange(9)))
             for _ in range(rng.randrange(6)):
                 self.step()
 
@@ -214,6 +222,12 @@ class Protocol(RuleBasedStateMachine):
                 self.reference.end()
             shutil.rmtree(self.folder)
 
+    def ready_to_end(self):
+        """Whether ps 0 is there to be told so, with somebody to do the rest."""
+        job, waiting = self.fleet.job, self.fleet.soon or self.fleet._ended
+        trains = job.phase in ("training", "finalising") and job.members.workers
+        return job.ending.over or (trains and not waiting and not any(p.dead for p in self.fleet.processes))
+
     def finish(self):
         """Whatever was: once nobody is hindered any more, the job ends."""
         fleet = self.fleet
@@ -223,8 +237,7 @@ class Protocol(RuleBasedStateMachine):
             fleet.kill(puppet)
         fleet.workers += [Worker(index, "worker", fleet) for index in range(2)]
         if fleet.job.ending.over is None:
-            ready = ("training", "finalising")
-            fleet.run(until=lambda: fleet.job.ending.over or (fleet.job.phase in ready and fleet.job.members.workers))
+            fleet.run(until=self.ready_to_end)
             fleet.job.ending.ask("stop", "") if not fleet.job.ledger.total else None
         fleet.run(limit=60_000)
         self.reference.look()
@@ -244,14 +257,23 @@ class Protocol(RuleBasedStateMachine):
         COUNTS["pushes"] += len(self.reference.task.keys)
 
 
-@pytest.mark.parametrize(("name", "machines", "depth"), [("wide", MACHINES, DEPTH), ("deep", DEEP_MACHINES, DEEP)])
-def test_the_protocol_does_what_a_plain_reference_says(monkeypatch, name, machines, depth):
+class Endless(Protocol):
+    """The same, where nothing ends before the end."""
+
+    endless = True
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "machines", "depth"),
+    [(Protocol, "wide", MACHINES, DEPTH), (Endless, "deep", DEEP_MACHINES, DEEP)],
+)
+def test_the_protocol_does_what_a_plain_reference_says(monkeypatch, machine, name, machines, depth):
     COUNTS.update(dict.fromkeys(COUNTS, 0))
     if depth > 500:  # hypothesis cuts short what draws more than this
         for module in (engine, stateful):
             monkeypatch.setattr(module, "BUFFER_SIZE", 1 << 20)
     run_state_machine_as_test(
-        Protocol,
+        machine,
         settings=settings(
             max_examples=machines,
             stateful_step_count=depth,

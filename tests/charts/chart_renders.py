@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+from helm_program import HELM
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tfleet"
 KUBERNETES = "1.34.0"
 NAMESPACE = "work"
-# CI installs helm with the test cluster; see ../shared/cluster/install.
-HELM = shutil.which("helm") or shutil.which("helm", path=str(Path.home() / ".cache/local-cluster/bin"))
-
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is neither on PATH nor in ~/.cache/local-cluster/bin")
 
 Object = dict[str, Any]
 PRESETS = ("kind", "minikube", "gke", "azure", "openshift")

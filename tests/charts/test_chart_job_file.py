@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 from chart_cases import CASES, objects
-from chart_renders import Object, needs_helm, one, pods
+from chart_renders import Object, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 
 from tfleet.spec.job import JobSpec
 

@@ -8,8 +8,9 @@ import re
 import pytest
 import yaml
 from chart_cases import CASES, objects
-from chart_renders import Object, environment, needs_helm, one, pods
+from chart_renders import Object, environment, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

@@ -16,8 +16,9 @@ import jsonschema
 import pytest
 import yaml
 from chart_cases import objects as case_objects
-from chart_renders import CHART, ROOT, Object, needs_helm, one
+from chart_renders import CHART, ROOT, Object, one
 from chart_renders import objects as render
+from helm_program import needs_helm
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_operator import SCHEMAS
 

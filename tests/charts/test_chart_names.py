@@ -6,8 +6,9 @@ import re
 
 import pytest
 from chart_cases import CASES, objects
-from chart_renders import names, needs_helm, one, pods
+from chart_renders import names, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

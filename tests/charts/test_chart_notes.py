@@ -7,7 +7,8 @@ import shutil
 import pytest
 import yaml
 from chart_cases import CASES, VALUES
-from chart_renders import CHART, KUBERNETES, helm, needs_helm, preset_file
+from chart_renders import CHART, KUBERNETES, helm, preset_file
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

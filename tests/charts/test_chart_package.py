@@ -8,8 +8,9 @@ import tarfile
 
 import yaml
 from chart_cases import objects
-from chart_renders import CHART, Object, attempt, helm, names, needs_helm, one, pods
+from chart_renders import CHART, Object, attempt, helm, names, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from chart_renders import attempt, needs_helm, refusal
+from chart_renders import attempt, refusal
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

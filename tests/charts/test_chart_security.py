@@ -6,8 +6,9 @@ import base64
 
 import pytest
 from chart_cases import CASES, objects
-from chart_renders import _template, attempt, needs_helm, one, pods
+from chart_renders import _template, attempt, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 from pod_security import violations
 
 pytestmark = needs_helm

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from chart_cases import CASES, VALUES, objects
-from chart_renders import Object, names, needs_helm, one, pods
+from chart_renders import Object, names, one, pods
 from chart_renders import objects as render
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 from chart_cases import CASES, objects
-from chart_renders import needs_helm, one, pods
 from chart_renders import objects as render
+from chart_renders import one, pods
+from helm_program import needs_helm
 
 from tfleet.spec.job import TLS_FILES, JobSpec
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from chart_cases import CASES, manifests
-from chart_renders import PRESETS, helm, needs_helm, preset_file
+from chart_renders import PRESETS, helm, preset_file
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

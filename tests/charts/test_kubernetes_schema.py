@@ -9,7 +9,8 @@ from functools import cache
 import kubernetes_validate
 import pytest
 from chart_cases import CASES, objects
-from chart_renders import Object, needs_helm, one
+from chart_renders import Object, one
+from helm_program import needs_helm
 
 pytestmark = needs_helm
 

@@ -12,11 +12,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from helm_program import HELM, needs_helm
 from nfs_readme import CHART, readme, rows
 
 GOLDEN = Path(__file__).parent / "golden"
-HELM = shutil.which("helm") or shutil.which("helm", path=str(Path.home() / ".cache/local-cluster/bin"))
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is neither on PATH nor in ~/.cache/local-cluster/bin")
 
 EVERYTHING: dict[str, Any] = {
     "nameOverride": "files",

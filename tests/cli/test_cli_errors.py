@@ -1,9 +1,13 @@
 """Whatever is wrong: one sentence on stderr that says what to change, and the exit code."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tfleet.cli.main import COMMANDS, run
-from tfleet.spec.errors import Interrupted, JobFailed
+from tfleet.spec.errors import ExitCode, Interrupted, JobFailed
 
 
 def refused(capsys, *arguments):
@@ -143,3 +147,13 @@ def test_every_command_has_its_help(name, capsys):
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == "tfleet 0.1.0\n"
+
+
+@pytest.mark.processes
+def test_output_that_cannot_be_written_is_told():
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "tfleet", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr == "tfleet: the output could not be written: No space left on device; make room for it\n"

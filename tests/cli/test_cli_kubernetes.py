@@ -1,11 +1,11 @@
 """The commands on a job on Kubernetes, over jobs that replay statuses."""
 
 import json
-import shutil
 import signal
 
 import pytest
 from fake_jobs import FakeJob, done, status
+from helm_program import needs_helm_on_path
 
 from tfleet.api import run as api_run
 from tfleet.backends.kubernetes.backend import KubernetesBackend
@@ -13,8 +13,6 @@ from tfleet.cli.main import run
 from tfleet.spec.errors import ExitCode
 
 HANDLE = "k8s://c/n/digits"
-
-needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not in PATH; it renders the chart")
 
 TRAIN = ["train", "mnist", "--on", "kubernetes", "--context", "c", "--namespace", "n", "--name", "digits"]
 
@@ -40,7 +38,7 @@ def test_what_would_do_nothing_is_refused(arguments, sentence, backend, capsys):
     assert len(err.splitlines()) == 1
 
 
-@needs_helm
+@needs_helm_on_path
 @pytest.mark.parametrize("output", ["text", "json", "tfjob"])
 def test_a_dry_run_prints_the_same_bytes_twice(output, capsys, monkeypatch):
     monkeypatch.setattr(KubernetesBackend, "start", lambda *_: pytest.fail("a dry run must not start anything"))
@@ -78,7 +76,7 @@ def job(monkeypatch):
     return found
 
 
-@needs_helm
+@needs_helm_on_path
 def test_a_job_is_followed_to_its_end(job, capsys):
     assert run(TRAIN) == 0
     out = capsys.readouterr().out
@@ -89,7 +87,7 @@ def test_a_job_is_followed_to_its_end(job, capsys):
     assert job.closed
 
 
-@needs_helm
+@needs_helm_on_path
 def test_ctrl_c_leaves_the_job_and_says_how_to_find_it(job, capsys, monkeypatch):
     def interrupted(job, display, interrupts, **_):
         interrupts.count = 1
@@ -109,7 +107,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_find_it(job, capsys, monkeypatch)
     )
 
 
-@needs_helm
+@needs_helm_on_path
 def test_a_job_to_be_removed_ends_with_ctrl_c(job, capsys, monkeypatch):
     job.outlives, job.code = False, ExitCode.INTERRUPTED
     job.left = [status("training", 4), status("training", 5), status("interrupted", 5)]
@@ -125,7 +123,7 @@ def test_a_job_to_be_removed_ends_with_ctrl_c(job, capsys, monkeypatch):
     assert "interrupted at step 5, all of it committed" in capsys.readouterr().err
 
 
-@needs_helm
+@needs_helm_on_path
 def test_detached(job, capsys):
     assert run([*TRAIN, "--detach"]) == 0
     assert capsys.readouterr().out == f"{HANDLE}\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
 import os
 import signal
 import ssl
@@ -13,12 +12,12 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from finished import Finished
 from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,23 +28,6 @@ CACHE = Path(os.environ.get("CLUSTER_CACHE", Path.home() / ".cache" / "local-clu
 IMAGES = {"ps": "docker.io/library/tfleet-ps:0.1.0", "worker": "docker.io/library/tfleet-worker:0.1.0"}
 LIMIT = 300
 """Seconds after which a command counts as hanging."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def good(self) -> Finished:
-        """Returns itself; a command that failed fails the test with what it said."""
-        assert self.code == 0, f"ended with {self.code}:\n{self.out[-4000:]}\n{self.err[-4000:]}"
-        return self
 
 
 def environment() -> dict[str, str]:

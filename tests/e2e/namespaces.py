@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, Finished, run
+from cluster import Cluster, run
+from finished import Finished
 
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 PREFIX = "e2e-"

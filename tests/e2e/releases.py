@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import CHART, Finished
+from cluster import CHART
+from finished import Finished
 from namespaces import Namespace
 from waiting import wait_until
 

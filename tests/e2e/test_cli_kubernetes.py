@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import Finished, environment, tfleet
+from cluster import environment, tfleet
+from finished import Finished
 from namespaces import Namespace
 from releases import Release
 from tasks_on_claim import SCRIPTS

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cluster import Finished
+from finished import Finished
 from namespaces import Namespace
 from releases import Release, node_of
 from waiting import wait_until

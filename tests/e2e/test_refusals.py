@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import CHART, Finished, environment, tfleet
+from cluster import CHART, environment, tfleet
+from finished import Finished
 from namespaces import Namespace
 from releases import Release
 from waiting import wait_until

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from finished import Finished
 
 from tfleet.checkpoint.store import Store
 from tfleet.spec.rundir import RunDir
 
 LIMIT = 240
 """Seconds after which a job counts as hanging."""
-
-
-@dataclass
-class Finished:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def command(*arguments: str) -> list[str]:

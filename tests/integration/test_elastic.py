@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import LIMIT, Finished, command, processes_of, tfleet, wait_until
+from finished import Finished
+from jobs import LIMIT, command, processes_of, tfleet, wait_until
 
 from tfleet.spec.rundir import RunDir
 

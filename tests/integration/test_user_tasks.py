@@ -20,7 +20,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from jobs import Finished, nothing_left, tfleet
+from finished import Finished
+from jobs import nothing_left, tfleet
 
 from tfleet.checkpoint.store import Store
 from tfleet.data import Batch

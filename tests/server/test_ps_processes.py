@@ -204,3 +204,13 @@ def test_ps_0_ends_well_when_the_launcher_dies_while_a_ps_is_missing(servers):
     os.close(pair.lifeline)
     assert pair.ended(0) == 0
     assert pair.run.status()["phase"] == "interrupted"
+
+
+def test_the_deadline_ends_the_job_with_the_reason_in_status_and_log(servers):
+    pair = servers(deadline=0.1).start(0)
+    assert pair.ended(0) == 0
+    status = pair.run.status()
+    sentence = "the job was not done within its deadline of 0.1 s; the last commit is kept: go on with --resume, and a"
+    assert (status["phase"], status["exit_code"]) == ("failed", 1)
+    assert status["reason"].startswith(sentence)
+    assert f"tfleet: failed: {sentence}" in pair.log(0)

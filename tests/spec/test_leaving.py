@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from tfleet.spec.leaving import leave
 
 ORDERLY = """
-import atexit, logging, sys, threading, time
+import atexit, ctypes, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from tfleet.spec.leaving import leave
 
@@ -23,6 +24,7 @@ kept = Object()
 pool = ThreadPoolExecutor(1)
 pool.submit(print, "in a pool")  # its idle thread would wait for ever
 atexit.register(print, "handler")
+ctypes.CDLL(None).printf(b"of C\\n")
 threading.Thread(target=lambda: (time.sleep(0.05), print("thread"))).start()
 print("no end of line", end=" ")
 print("an error", file=sys.stderr)
@@ -32,11 +34,14 @@ leave(3)
 
 @pytest.mark.processes
 def test_threads_and_handlers_end_and_output_is_there_but_objects_are_not_taken_apart():
-    done = subprocess.run([sys.executable, "-c", ORDERLY], capture_output=True, text=True, check=False)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", ORDERLY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=buffered)
     assert done.returncode == 3
     assert done.stderr == "an error\n"
     assert "in a pool" in done.stdout
-    assert done.stdout.endswith("thread\nhandler\n")
+    assert done.stdout.endswith("thread\nhandler\nof C\n")
+    assert "taken apart" not in done.stdout
 
 
 @pytest.mark.processes

@@ -22,7 +22,10 @@ from tfleet.wire.address import Address
 from tfleet.wire.secure import tls_of
 
 LISTEN_PATIENCE = 0.5
-"""Seconds that the ps have to listen before the workers are started, whose imports take every core for seconds."""
+"""Seconds that ps 0 has to listen before the workers are started: whoever tries in vain waits longer and longer.
+
+The other ps come up meanwhile: a worker that has joined waits for them, and only then imports TensorFlow.
+"""
 
 LOCK_PATIENCE = 0.5
 """Seconds to wait for the lock: `RunDir.alive`, asked by another command, holds it for a moment."""
@@ -60,7 +63,7 @@ class LocalBackend(Backend):
         return Plan(spec, run.path, resume, tuple(replicas.all(resume)))
 
     def start(self, plan: Plan) -> StartedJob:
-        """Starts the processes of the plan; see `Backend.start`. Blocks until the ps listen, half a second at most.
+        """Starts the processes of the plan; see `Backend.start`. Blocks until ps 0 listens, half a second at most.
 
         Raises:
             WrongInput: when the run directory is used, in use, missing (resume) or not writable, or a port is taken.
@@ -93,7 +96,7 @@ class LocalBackend(Backend):
                 raise run.not_writable(error) from None
             for number, r in enumerate(replicas.all(plan.resume)):
                 if number == plan.spec.ps:
-                    _wait_for(replicas.ps_hosts, children)
+                    _wait_for(replicas.ps_hosts[0], children)
                 children.start(r.role, r.index, r.command, r.env, run.log(r.role, r.index))
             undo.pop_all()
         return StartedJob(run, children, Upkeep(children, replicas), refused=trace.remove)
@@ -108,15 +111,14 @@ def open_job(handle: str) -> LocalJob:
     return LocalJob(RunDir.existing(handle))
 
 
-def _wait_for(addresses: Iterable[str], children: Children) -> None:
-    """Returns once somebody listens at every address, or a child has ended, or patience has."""
-    end = time.monotonic() + LISTEN_PATIENCE
-    for address in map(Address.parse, addresses):
-        while time.monotonic() < end and not any(child.poll() is not None for child in children.all):
-            with contextlib.suppress(OSError):
-                address.connect(0.1).close()
-                break
-            time.sleep(0.01)
+def _wait_for(host: str, children: Children) -> None:
+    """Returns once somebody listens there, or a child has ended, or patience has."""
+    address, end = Address.parse(host), time.monotonic() + LISTEN_PATIENCE
+    while time.monotonic() < end and not any(child.poll() is not None for child in children.all):
+        with contextlib.suppress(OSError):
+            address.connect(0.1).close()
+            return
+        time.sleep(0.01)
 
 
 def _require_ours(listen: str, addresses: Iterable[str]) -> None:

@@ -190,16 +190,17 @@ class Children:
     def wait(self, seconds: float) -> None:
         """Blocks for so many seconds, or until the first of those that live has ended."""
         living = [child.pid for child in self.all if child.code is None]
-        if not living or not hasattr(os, "pidfd_open"):
-            time.sleep(seconds)
-            return
         waiting = select.poll()
         with contextlib.ExitStack() as opened:
-            for pid in living:
-                handle = os.pidfd_open(pid)
-                opened.callback(os.close, handle)
-                waiting.register(handle, select.POLLIN)
-            waiting.poll(seconds * 1000)
+            try:
+                for pid in living:
+                    handle = os.pidfd_open(pid)
+                    opened.callback(os.close, handle)
+                    waiting.register(handle, select.POLLIN)
+            except (OSError, AttributeError):  # an old kernel, or another system
+                time.sleep(seconds)
+            else:
+                waiting.poll(seconds * 1000)
 
     @property
     def ending(self) -> bool:

@@ -44,7 +44,14 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `tfleet` with `arguments` (by default the process's) and exits with the code of the command."""
-    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        code = _refuse(f"the output could not be written: {error.strerror}; make room for it", code or ExitCode.FAILED)
+    leave(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -20,9 +21,12 @@ def leave(code: int) -> NoReturn:
     threads_end, handlers = getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None)
     if threads_end is None or handlers is None:
         sys.exit(code)
-    threads_end()
+    with contextlib.suppress(KeyboardInterrupt):  # as in the interpreter: whoever waits for threads waits no longer
+        threads_end()
     handlers()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it, closed, or there is none
             stream.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)  # what libraries have printed by the means of C
     os._exit(code)
