@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 TRY = 5.0
 """Seconds for one try to connect and prove the token."""
+LONGEST_PAUSE = 0.3
+"""Seconds between two tries at most: so long a job may stand still although its ps is back."""
 PAYLOAD_LIMIT = 1 << 34
 """Bytes of payload that a client takes from a proven peer."""
 
@@ -264,4 +266,4 @@ def connect(
             if clock() >= end:
                 raise ConnectionLost(f"nobody answers at {address}: {error}") from None
         sleep(delay)
-        delay = min(delay * 1.5, 1.0)
+        delay = min(delay * 1.5, LONGEST_PAUSE)
