@@ -64,8 +64,8 @@ def test_a_ps_killed_in_any_phase_of_a_commit_leaves_the_last_one(tmp_path):
     with NumpyJob(tmp_path, checkpoint=EACH).start(workers=2) as job:
         job.trains(60)
         for number, (phase, by, victims) in enumerate(plan(KILLS, SEED)):
+            generation = job.status("generation")  # first: a ps that lives begins the next one at once
             left = kill(job, number, phase, by, victims)
-            generation = job.status("generation")
             for victim in victims:
                 job.start_ps(victim, resume=True)
             wait(lambda g=generation: job.status("generation") > g, job.describe)
