@@ -37,16 +37,6 @@ def test_the_job_itself_knows_how_long_to_wait(tmp_path, monkeypatch):
     assert set(naps) == {INTERVAL}
 
 
-@pytest.fixture(autouse=True)
-def signals_as_in_a_terminal():
-    """Those of a shell's background job and under nohup are ignored, and stay so."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(
     ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
 )
