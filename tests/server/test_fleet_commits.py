@@ -117,6 +117,26 @@ def test_a_disk_that_is_full_at_the_end_fails_the_job(tmp_path, full):
         assert fleet.store.newest()[0].number == 0
 
 
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_has_room_again_soon_after_the_end_is_waited_for(tmp_path, full):
+    with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 5)
+        fleet.disks[full].full = True
+        fleet.run(until=lambda: fleet.job.notes)
+        (note,) = fleet.job.notes
+        assert "No space left on device" in note
+        assert note.endswith("; the final commit is tried again for 60 s")
+        again = fleet.loop.now() + 30
+        fleet.run(until=lambda: fleet.loop.now() > again)
+        assert fleet.job.phase == "finalising"
+        fleet.disks[full].full = False
+        fleet.run()
+        assert fleet.job.ending.over == {"phase": "done", "exit_code": 0, "reason": ""}
+        assert fleet.job.notes == [note]
+        assert fleet.store.newest()[0].step == STEPS
+
+
 def test_a_disk_that_is_full_at_the_start_fails_the_job(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS) as fleet:
         fleet.start_all()

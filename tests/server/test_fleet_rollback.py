@@ -118,6 +118,22 @@ def test_what_earlier_generations_left_is_told(tmp_path):
         assert status["last_commit"] == {**commit, "seconds": None}
 
 
+def test_until_everybody_is_back_the_status_tells_the_commit_that_the_job_goes_on_from(tmp_path):
+    with Fleet(tmp_path, TASK, ps=2, workers=2, steps=0, checkpoint=EACH) as fleet:
+        fleet.start_all()
+        fleet.run(until=lambda: fleet.job.step >= 10 and fleet.job.checkpointing.commits.last["step"] >= 8)
+        commit, step = fleet.job.checkpointing.commits.last, fleet.job.step
+        for generation in (2, 3):  # the second time before anything has begun again
+            fleet.run(until=lambda: fleet.job.links.has(1))
+            assert (fleet.job.plan is None) == (generation == 3)
+            die_ps(fleet, 1)
+            fleet.run(until=lambda generation=generation: fleet.job.generation == generation)
+            status = fleet.job.status()
+            assert (status["phase"], status["step"]) == ("starting", commit["step"])
+            assert status["last_commit"] == {**commit, "seconds": None}
+            assert status["steps_undone"] == step - commit["step"]
+
+
 def test_a_ps_that_is_lost_before_the_first_commit_has_training_begin_anew(tmp_path):
     with Fleet(tmp_path, TASK, ps=2, workers=2, steps=STEPS) as fleet:
         fleet.start_all()

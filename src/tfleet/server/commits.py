@@ -106,7 +106,7 @@ class Commits:
                 self.busy = -1
                 self.made += 1
                 took = round(self._loop.now() - began, 3)
-                self.last = {"number": number, "step": manifest.step, "time": manifest.time, "seconds": took}
+                self.last = row(manifest, took)
                 done(number)
                 keep, later = protect(), frozenset(range(number + 1, number + LATER))
                 background.run(self._loop, lambda: self._store.prune(self._keep, keep, later), _nothing, _nothing)
@@ -165,6 +165,11 @@ class Commits:
         )
         self._store.write_manifest(manifest)
         return manifest
+
+
+def row(manifest: Manifest, seconds: float | None = None) -> dict[str, Any]:
+    """Returns a commit as the status tells it; see `Commits.last`."""
+    return {"number": manifest.number, "step": manifest.step, "time": manifest.time, "seconds": seconds}
 
 
 def _nothing(_: Any) -> None:

@@ -16,6 +16,7 @@ from tfleet.checkpoint.store import Store
 from tfleet.server.arrivals import Arrivals
 from tfleet.server.calls import Call, Calls, Values
 from tfleet.server.checkpointing import Checkpointing
+from tfleet.server.commits import row
 from tfleet.server.dropped import Dropped
 from tfleet.server.ending import Ending
 from tfleet.server.evaluating import Evaluating
@@ -63,6 +64,8 @@ class Coordinator:
         events: where ps 0 tells what it does.
         counts: of what happened in this and earlier generations; see `tfleet.server.status`.
         dropped: the last members that were lost.
+        goes_on: the commit that this generation begins with, as the status tells it, or None.
+        undone: steps that were lost by going back, in all generations.
         partial_updates: updates of lost workers that some partitions have and others have not.
         training_started: wall-clock time of the first lease, or None.
         training_elapsed: seconds of training, of earlier generations too; of this one once it has ended.
@@ -106,7 +109,6 @@ class Coordinator:
         self.rolled_back = False
         self.notes = list(self.history.notes)
         self.partial_updates = self.history.partial_updates
-        self.undone = self.history.undone
         self.clock = clock
         self.started = self.history.started or clock()
         self.training_started: float | None = None
@@ -131,6 +133,8 @@ class Coordinator:
         self._unreadable = refused if manifest is None else []
         if resume and manifest is None and not refused:
             self.note("there is no commit to go on from: training begins anew")
+        self.goes_on = row(manifest) if manifest else None
+        self.undone = self.history.undone + max(0, self.history.step - self.told_step)
         self.starting = Starting(self, store, manifest, hosts)
         self.checkpointing = Checkpointing(self, store)
         self.evaluating = Evaluating(self)
@@ -165,9 +169,11 @@ class Coordinator:
 
     @property
     def told_step(self) -> int:
-        """The global step with those that workers have told of but not pushed; no more than the last one."""
+        """The global step with those told of but not pushed, no more than the last; first that of the commit taken up."""
+        if self.ledger is None:
+            return int(self.goes_on["step"]) if self.goes_on else 0
         told = self.step + self.local_steps.under_way
-        return min(told, self.ledger.total) if self.ledger and self.ledger.total else told
+        return min(told, self.ledger.total) if self.ledger.total else told
 
     @property
     def state(self) -> Vector:
@@ -188,11 +194,7 @@ class Coordinator:
         if manifest:
             ledger.restore(manifest.ledger)
             self.evaluating.evaluations.restore(manifest.metrics["evaluations"])
-            self.checkpointing.commits.last = {
-                **{k: getattr(manifest, k) for k in ("number", "step", "time")},
-                "seconds": None,
-            }
-            self.undone += max(0, self.history.step - manifest.step)
+            self.checkpointing.commits.last = self.goes_on
             self.note(f"goes on from commit {manifest.number} at step {manifest.step}")
 
     def begin_training(self) -> None:

@@ -16,6 +16,10 @@ GRACE = 10.0
 """Seconds that replicas have to notice that the job is over."""
 INTERRUPT_GRACE = 20.0
 """Seconds for the final commit of an interrupted job."""
+PATIENCE = 60.0
+"""Seconds for which the final commit is tried again, where there is no room for it."""
+AGAIN = 2.0
+"""Seconds between two tries."""
 _HOW = ("stop", "interrupt", "fail")
 
 
@@ -45,7 +49,8 @@ class Ending:
             "outcome": self._outcome,
         }
         self._job = job
-        self._committed = False
+        self._committed = self._trying = False
+        self._fails_at = 0.0
         self._finaliser: Member | None = None
         if self.wish == "interrupted":
             job.loop.call_later(0, self.give_up)
@@ -130,7 +135,22 @@ class Ending:
         if last and last["step"] == job.step:
             self._final_commit(last["number"])
         else:
-            job.checkpointing.start(self._final_commit, lambda why: self.fail(f"{why}, then go on with --resume"))
+            self._fails_at = job.loop.now() + PATIENCE
+            self._commit()
+
+    def _commit(self) -> None:
+        if not self.over:
+            self._job.checkpointing.start(self._final_commit, self._commit_again)
+
+    def _commit_again(self, why: str) -> None:
+        loop = self._job.loop
+        if loop.now() >= self._fails_at:
+            self.fail(f"{why}, then go on with --resume")
+            return
+        if not self._trying:
+            self._trying = True
+            self._job.note(f"{why}; the final commit is tried again for {PATIENCE:g} s")
+        loop.call_later(AGAIN, self._commit)
 
     def fail(self, reason: str, exit_code: int = ExitCode.FAILED) -> None:
         """Ends the job at once; the last commit is kept."""

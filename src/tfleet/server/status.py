@@ -57,7 +57,7 @@ def describe(job: Coordinator) -> dict[str, Any]:
         },
         "fenced": [dict(row) for row in job.dropped.rows],
         "counts": _counts(job),
-        "last_commit": job.checkpointing.commits.last,
+        "last_commit": job.checkpointing.commits.last or job.goes_on,
         "evaluation": evaluation,
         "export": job.ending.export,
         "notes": job.notes[-20:],
