@@ -169,7 +169,7 @@ class Coordinator:
 
     @property
     def told_step(self) -> int:
-        """The global step with those told of but not pushed, no more than the last; first that of the commit taken up."""
+        """The global step with those told of but not pushed, no more than the last; at first where it goes on from."""
         if self.ledger is None:
             return int(self.goes_on["step"]) if self.goes_on else 0
         told = self.step + self.local_steps.under_way
