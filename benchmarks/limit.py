@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -178,7 +177,7 @@ def watch_job(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
                 time.sleep(options.seconds)
                 second = look(job.pid, run)
             finally:
-                job.send_signal(signal.SIGINT)
+                job.terminate()
                 job.wait(60)
     return between(first, second)
 

@@ -187,17 +187,22 @@ def steps_section(result: dict[str, Any]) -> str:
 def whole_section(result: dict[str, Any]) -> str:
     """Returns the comparison of whole runs, and the start."""
     settings, start = result["settings"], result["start"]
-    ratios = {row["of"]: spread(row["ratio"], "{:.2f}") for row in result["ratios"]}
+    ratios: dict[str, list[str]] = {}
+    for row in result["ratios"]:
+        ratios.setdefault(row["of"], []).append(spread(row["ratio"], "{:.2f}"))
+    ours = list(dict.fromkeys(row["to"] for row in result["ratios"]))
     lines = [
         f"\n## Whole runs: MLP 784-{settings['hidden_units']}-10, {settings['steps']:,} batches of "
         f"{settings['batch_size']}\n",
         "\nFrom command to exit, evaluation on the held-out digits and export on both sides. "
         f"Median (least to greatest) of {result['repeats']} rounds.\n",
-        "\n| program | whole seconds | times the seconds of tfleet in the same round |\n| --- | --- | --- |\n",
+        "The columns on the right: how many times the seconds of tfleet in the same round.\n",
+        f"\n| program | whole seconds | times {' | times '.join(ours)} |\n| --- | --- |{' --- |' * len(ours)}\n",
     ]
     for row in result["programs"]:
-        lines.append(f"| {row['name']} | {spread(row['whole_seconds'], '{:.1f}')} | {ratios.pop(row['name'], '1')} |\n")
-    lines += [f"| {name} | | {ratio} |\n" for name, ratio in ratios.items()]
+        own = " | ".join(ratios.pop(row["name"], [""] * len(ours)))
+        lines.append(f"| {row['name']} | {spread(row['whole_seconds'], '{:.1f}')} | {own} |\n")
+    lines += [f"| {name} | | {' | '.join(own)} |\n" for name, own in ratios.items()]
     lines += [
         "\n| start | seconds |\n| --- | --- |\n",
         f"| `tfleet train`: command to the first step | {spread(start['first_step'], '{:.1f}')} |\n",

@@ -86,33 +86,46 @@ def test_the_share_of_the_limit_and_the_rest_add_up_to_all_cores():
     assert "which is 50%" in limit.table(figures)
 
 
-def whole_round(ours: float, *fits: float) -> dict:
+def whole_round(ours: float, average: float, *fits: float) -> dict:
     names = ["keras fit", "keras fit, 10 steps a call"]
     return {
         whole.OURS: {"whole_seconds": ours, "first_step": 4.0},
+        whole.AVERAGE: {"whole_seconds": average, "first_step": 4.0},
         **{name: {"whole_seconds": seconds} for name, seconds in zip(names, fits, strict=True)},
         "start": {"import_tensorflow": 2.5},
     }
 
 
+def test_average_trains_as_many_batches_as_the_others():
+    assert whole.rounds_for(20_000, 450) == 44 * 5 + 2  # 5 rounds an epoch, the last of them with 50 batches
+    assert whole.rounds_for(1, 450) == 1
+
+
 def test_whole_runs_are_compared_within_each_round_with_each_fit_and_with_the_best():
-    commands = dict.fromkeys([whole.OURS, "keras fit", "keras fit, 10 steps a call"], "run it")
-    figures = whole.compare(commands, [whole_round(10, 30, 20), whole_round(8, 16, 24)])
-    found = {row["of"]: row["ratio"]["values"] for row in figures["ratios"]}
-    assert found == {"keras fit": [3.0, 2.0], "keras fit, 10 steps a call": [2.0, 3.0], whole.BEST: [2.0, 2.0]}
+    commands = dict.fromkeys([whole.OURS, whole.AVERAGE, "keras fit", "keras fit, 10 steps a call"], "run it")
+    figures = whole.compare(commands, [whole_round(10, 5, 30, 20), whole_round(8, 8, 16, 24)])
+    found = {(row["of"], row["to"]): row["ratio"]["values"] for row in figures["ratios"]}
+    assert found == {
+        ("keras fit", whole.OURS): [3.0, 2.0],
+        ("keras fit", whole.AVERAGE): [6.0, 2.0],
+        ("keras fit, 10 steps a call", whole.OURS): [2.0, 3.0],
+        ("keras fit, 10 steps a call", whole.AVERAGE): [4.0, 3.0],
+        (whole.BEST, whole.OURS): [2.0, 2.0],
+        (whole.BEST, whole.AVERAGE): [4.0, 2.0],
+    }
     assert figures["start"]["first_step_more"]["median"] == pytest.approx(1.5)
     assert f"{whole.BEST} / tfleet train: 2.00" in whole.table(figures)
 
 
 def test_the_page_shows_whole_runs_and_the_limit(tmp_path):
     settings = {"hidden_units": 100, "steps": 20000, "batch_size": 20, "workers": 2, "ps": 2}
-    commands = dict.fromkeys([whole.OURS, "keras fit", "keras fit, 10 steps a call"], "run it")
-    compared = whole.compare(commands, [whole_round(10, 30, 20)])
+    commands = dict.fromkeys([whole.OURS, whole.AVERAGE, "keras fit", "keras fit, 10 steps a call"], "run it")
+    compared = whole.compare(commands, [whole_round(10, 5, 30, 20)])
     measure.write_result("w", ["a"], {"kind": "whole", "settings": settings, **compared}, folder=tmp_path)
     limited = limit.compare([one_round()], cores=2)
     measure.write_result("l", ["b"], {"kind": "limit", "settings": settings, **limited}, folder=tmp_path)
     page = write_measurements.page(tmp_path)
-    assert "| keras fit | 30.0 (30.0 to 30.0) | 3.00 (3.00 to 3.00) |" in page
-    assert f"| {whole.BEST} | | 2.00 (2.00 to 2.00) |" in page
+    assert "| keras fit | 30.0 (30.0 to 30.0) | 3.00 (3.00 to 3.00) | 6.00 (6.00 to 6.00) |" in page
+    assert f"| {whole.BEST} | | 2.00 (2.00 to 2.00) | 4.00 (4.00 to 4.00) |" in page
     assert "| share of the limit | 50% (50% to 50%) |" in page
     assert "| context switches of the ps | 0.0" in page
