@@ -25,7 +25,7 @@ def test_replicas_show_the_certificate_of_the_secret(images: None, shared_namesp
     release.wait_for_step(20)
     first = Address.parse(f"{release.pod('ps', 0)['status']['podIP']}:2222")
     for other in (None, tls(NAME, ca="somebody else", server_name=NAME)):
-        with pytest.raises(TfleetError, match="TLS|certificate"):
+        with pytest.raises(TfleetError, match=r"TLS|certificate"):
             call(first, release.token, "end", how="stop", reason="", tls=other)
     call(first, release.token, "end", how="stop", reason="", tls=tls(NAME, server_name=NAME))
     jobs = release.wait_over()
