@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 Spread = Callable[[dict[str, Any], str], str]
@@ -70,19 +70,3 @@ def recovery_section(result: dict[str, Any], spread: Spread) -> str:
         "\n## Recovery on this machine\n\nMNIST with TensorFlow, 2 workers, 2 ps, SIGKILL. "
         f"{result['repeats']} times each.\n\n| what | median (least to greatest) |\n| --- | --- |\n{rows}"
     )
-
-
-def figures_section(result: dict[str, Any]) -> str:
-    """Returns what a test of tests/chaos has counted, line by line."""
-    title = result["name"].removeprefix("chaos_").replace("_", " ")
-    rows = "".join(f"| {name} | {value} |\n" for name, value in _flat(result["figures"]))
-    return f"\n## Chaos: {title}\n\n| what | figure |\n| --- | --- |\n{rows}"
-
-
-def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        label = f"{before}{name}".replace("_", " ")
-        if isinstance(value, dict):
-            yield from _flat(value, f"{label}: ")
-        else:
-            yield label, f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -380,7 +380,6 @@ SECTIONS = {
     "chaos_schedules": lambda result: render_chaos.schedules_section(result, spread) + origin(result),
     "chaos_soak": lambda result: render_chaos.soak_section(result) + origin(result),
     "chaos_recovery": lambda result: render_chaos.recovery_section(result, spread) + origin(result),
-    "chaos": lambda result: render_chaos.figures_section(result) + origin(result),
     "kubernetes": kubernetes_section,
     "images": built_images_section,
     "chaos_protocol": lambda result: protocol_section(result, origin(result)),

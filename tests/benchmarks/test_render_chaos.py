@@ -56,15 +56,10 @@ def test_the_soak_tells_what_is_left_of_its_speed_and_its_memory() -> None:
     assert "| ps | 40.0 | 41.0 | 44.0 |" in text
 
 
-def test_recovery_and_what_tests_have_counted() -> None:
+def test_recovery() -> None:
     times = {"back_seconds": summary([1.5]), "start_seconds": summary([1.0]), "more_seconds": summary([0.5])}
     times["load_seconds"] = summary([0.002])
     result = {"repeats": 1, "worker": times, "ps_0": times, "ps_1": times}
     assert "| The rest: until its death is noticed and it is started | 0.50 (0.50 to 0.50) |" in (
         render_chaos.recovery_section(result, spread)
     )
-    counted = render_chaos.figures_section(
-        {"name": "chaos_commit_kills", "figures": {"kills": 300, "by": {"phase_1": 9}}}
-    )
-    assert "## Chaos: commit kills" in counted
-    assert "| kills | 300 |\n| by: phase 1 | 9 |" in counted

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from namespaces import Namespace
 from releases import Release
-from tasks_on_claim import PACED
+from tasks_on_claim import COUNTED, ends_with_every_sample_counted_once
 from waiting import wait_until
 
 pytestmark = [pytest.mark.tf, pytest.mark.processes]
-EPOCHS, BATCHES = 12, 90
-STEPS = EPOCHS * BATCHES
 Pair = tuple[Release, Release]
 
 
@@ -22,9 +19,7 @@ def pair(images: None, shared_namespace: Namespace) -> Pair:
     """Two jobs that train side by side for a minute: one will lose workers, the other ps."""
     releases = Release(shared_namespace, "workers-die"), Release(shared_namespace, "ps-die")
     for release in releases:
-        release.install(
-            *PACED, f"job.epochs={EPOCHS}", "--set-string=job.params.visits=/mnt/tfleet/visits", "worker.number=2"
-        )
+        release.install(*COUNTED, "worker.number=2")
     for release in releases:
         release.wait_for_step(1)
     return releases
@@ -88,16 +83,6 @@ def test_the_pod_of_ps_0_comes_back(pair: Pair) -> None:
 
 def test_both_jobs_end_with_every_sample_counted_once(pair: Pair) -> None:
     for release in pair:
-        jobs = release.wait_over()
-        assert all("Complete" in conditions for conditions in jobs.values()), jobs
-        status = release.final_status()
-        assert status["phase"] == "done"
-        assert status["step"] == status["ledger"]["acknowledged"] == STEPS
-        assert status["ledger"]["leased"] == status["ledger"]["returned"] == 0
-        # What the workers wrote down themselves: no batch was left out, whoever died.
-        files = (release.volume / "visits").iterdir()
-        visits = Counter(line for file in files for line in file.read_text().split())
-        assert set(visits) == {str(index) for index in range(BATCHES)}
-        assert min(visits.values()) >= EPOCHS
+        ends_with_every_sample_counted_once(release)
     assert pair[0].final_status()["rollbacks"] == 0
     assert pair[1].final_status()["rollbacks"] >= 1

@@ -6,6 +6,5 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parent.parent / "wire"))  # certificates
 
 from jobs import live  # noqa: F401

@@ -87,6 +87,8 @@ def test_a_worker_that_dies_between_its_pushes_leaves_one_counted_partial_update
         row = next(row for row in fleet.job.members.describe() if row["index"] == victim.index)
         assert (row["state"], row["steps"]) == ("lost", 2)
         assert any("worker 0 is lost" in note for note in fleet.job.notes)
+    with Fleet(tmp_path, TASK, ps=2, workers=1, steps=STEPS + 1, resume=True) as fleet:
+        assert fleet.job.partial_updates == 1  # the parameters have it still
 
 
 def test_a_late_push_of_a_fenced_worker_is_refused(tmp_path):

@@ -101,7 +101,7 @@ class Manifest(_Record):
         optimizer: its configuration.
         ledger: what was acknowledged.
         settings: what must stay the same when training goes on (batch size, seed, strategy, xla, threads, ...).
-        metrics: of training or evaluation, for people and for keeping the best.
+        metrics: of training and evaluation, for people and for keeping the best, and the partial updates in it.
     """
 
     format: int = Field(FORMAT, ge=1, le=FORMAT)

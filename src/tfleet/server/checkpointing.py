@@ -142,6 +142,7 @@ class Checkpointing:
             metrics={
                 "training": job.progress.metrics() if job.progress else {},
                 "evaluations": job.evaluating.evaluations.to_json(),
+                "partial_updates": job.partial_updates,
             },
             parameters=job.plan.layout.parameters,
             state=job.state.copy(),

@@ -108,7 +108,6 @@ class Coordinator:
         self.history = history or History()
         self.rolled_back = False
         self.notes = list(self.history.notes)
-        self.partial_updates = self.history.partial_updates
         self.clock = clock
         self.started = self.history.started or clock()
         self.training_started: float | None = None
@@ -134,6 +133,9 @@ class Coordinator:
         if resume and manifest is None and not refused:
             self.note("there is no commit to go on from: training begins anew")
         self.goes_on = row(manifest) if manifest else None
+        # The commit knows of its own, where the last status was older, or that of a job which is over.
+        known = int(manifest.metrics.get("partial_updates", 0)) if manifest else 0
+        self.partial_updates = max(self.history.partial_updates, known)
         self.undone = self.history.undone + max(0, self.history.step - self.told_step)
         self.starting = Starting(self, store, manifest, hosts)
         self.checkpointing = Checkpointing(self, store)
