@@ -191,3 +191,14 @@ def test_a_guest_says_how_it_ends(worker, monkeypatch, capsys, code, said):
     monkeypatch.setattr(process, "WorkerProcess", lambda *_: made)
     assert process.main("worker", -1, worker.run_dir, "127.0.0.1:7000") == code
     assert capsys.readouterr().out.endswith(f"tfleet: {said}\n")
+
+
+@pytest.mark.parametrize(("trains", "waits"), [(True, [process.LIFELINE_GRACE]), (False, [])])
+def test_without_a_launcher_only_who_trains_is_given_time(worker, monkeypatch, trains, waits):
+    did = []
+    monkeypatch.setattr(process.time, "sleep", did.append)
+    monkeypatch.setattr(process, "end_at_once", lambda: did.append("end"))
+    made = worker()
+    made._training = trains
+    made._orphaned()
+    assert did == [*waits, "end"]

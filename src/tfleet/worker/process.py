@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 AGAIN = 0.1
 """Seconds between two tries to be a member."""
 LIFELINE_GRACE = 30.0
-"""Seconds after the launcher's death in which this process must have ended by itself."""
+"""Seconds after the launcher's death in which a process that trains must have ended by itself."""
 
 
 class Over(Exception):
@@ -194,7 +194,9 @@ class WorkerProcess:
         return int(answer["resumed"])
 
     def _orphaned(self) -> None:
-        time.sleep(LIFELINE_GRACE)
+        """The launcher has died: ps 0 ends those who train; whoever looks for ps 0 may look for long."""
+        if self._training:
+            time.sleep(LIFELINE_GRACE)
         end_at_once()
 
 
