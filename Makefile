@@ -64,7 +64,7 @@ chaos: $(VENV)/.stamp-dev ## kill, stop, cut off, fill up: random faults against
 	$(BIN)/python benchmarks/write_measurements.py || code=1; \
 	exit $$code
 
-# Quiet, with 2 cores: half an hour with these. ParameterServerStrategy takes part at 100 units only.
+# Quiet, with 2 cores: more than an hour with these. ParameterServerStrategy takes part at 100 units only.
 REPEATS ?= 5
 LONG_REPEATS ?= 3
 

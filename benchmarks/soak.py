@@ -55,16 +55,13 @@ def main() -> None:
     options = parse.parse_args()
     if options.compare_again:
         before = json.loads((RESULTS / "chaos_soak.json").read_text(encoding="utf-8"))
-        options.seed = before["seed"]
-        calm = faster(before["undisturbed"], undisturbed(shape(options), 60.0))
-        finish(options, {"minutes": before["minutes"], "every": before["every"]}, calm, before["soak"])
+        options.minutes, options.every, options.seed = before["minutes"], before["every"], before["seed"]
+        finish(options, faster(before["undisturbed"], undisturbed(options)), before["soak"])
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
     seconds = 60 * options.minutes
-    job, calm_seconds = shape(options), min(60.0, seconds)
-    calm = undisturbed(job, calm_seconds)
-    rough = run(Schedule(job, faults(options, seconds)), "soak")
-    calm = faster(calm, undisturbed(job, calm_seconds))
-    finish(options, {"minutes": options.minutes, "every": options.every}, calm, rough)
+    calm = undisturbed(options)
+    rough = run(Schedule(shape(options), faults(options, seconds)), "soak")
+    finish(options, faster(calm, undisturbed(options)), rough)
 
 
 def shape(options: argparse.Namespace) -> Shape:
@@ -75,9 +72,10 @@ def shape(options: argparse.Namespace) -> Shape:
     )  # fmt: skip
 
 
-def undisturbed(job: Shape, seconds: float) -> dict[str, Any]:
-    """Plays the job without faults."""
-    return run(Schedule(job, (Action({"second": seconds}, "end"),)), "undisturbed")
+def undisturbed(options: argparse.Namespace) -> dict[str, Any]:
+    """Plays the job without faults, for a minute at most."""
+    seconds = min(60.0, 60 * options.minutes)
+    return run(Schedule(shape(options), (Action({"second": seconds}, "end"),)), "undisturbed")
 
 
 def faster(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -85,17 +83,18 @@ def faster(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return max(one, other, key=lambda run: float(run["throughput"]))
 
 
-def finish(options: argparse.Namespace, how: dict[str, float], calm: dict[str, Any], rough: dict[str, Any]) -> NoReturn:
+def finish(options: argparse.Namespace, calm: dict[str, Any], rough: dict[str, Any]) -> NoReturn:
     """Says and writes what came out; ends with 1 when something did not hold."""
     share = rough["throughput"] / calm["throughput"]
     wrong = [*calm["faults"], *rough["faults"]]
     wrong += [f"only {share:.0%} of the throughput is left"] * (share < SHARE)
-    if how["minutes"] >= ENOUGH:
+    if options.minutes >= ENOUGH:
         grew = [role for role, mb in rough["memory_mb"].items() if mb["last"] > FLAT * mb["first"]]
         wrong += [f"memory of {role} grew" for role in grew]
     figures = {
         "kind": "chaos_soak",
-        **how,
+        "minutes": options.minutes,
+        "every": options.every,
         "seed": options.seed,
         "commit_seconds": COMMIT_SECONDS,
         "mix": WEIGHTS,
@@ -104,9 +103,10 @@ def finish(options: argparse.Namespace, how: dict[str, float], calm: dict[str, A
         "share": round(share, 4),
         "faults": wrong,
     }
-    if options.write or how["minutes"] >= LONG:
-        print(f"written: {write_result('chaos_soak', ['benchmarks/soak.py', *sys.argv[1:]], figures)}")
-    print(f"{how['minutes']:g} minutes, {share:.0%} of the throughput; {'; '.join(wrong) or 'all holds'}")
+    if options.write or options.minutes >= LONG:
+        again = [f"--minutes={options.minutes:g}", f"--every={options.every:g}", f"--seed={options.seed}"]
+        print(f"written: {write_result('chaos_soak', ['benchmarks/soak.py', *again], figures)}")
+    print(f"{options.minutes:g} minutes, {share:.0%} of the throughput; {'; '.join(wrong) or 'all holds'}")
     sys.exit(bool(wrong))
 
 

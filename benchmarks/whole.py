@@ -57,12 +57,11 @@ def runners(data: Path, options: argparse.Namespace) -> tuple[dict[str, Callable
     """Returns what runs each program once, and its command for the reader, by name."""
     common = ["mnist", "--workers", str(WORKERS), "--ps", "2", "--batch-size", str(BATCH)]
     common += ["--param", f"hidden_units={options.hidden_units}"]
-    batches = batches_in_epoch(len(load_digits().x_train), BATCH)
+    rounds = str(rounds_for(options.steps, batches_in_epoch(len(load_digits().x_train), BATCH)))
     ours = {
         OURS: [*common, "--strategy", "async", "--steps", str(options.steps)],
-        AVERAGE: [*common, "--strategy", "average", "--local-steps", str(LOCAL_STEPS)],
+        AVERAGE: [*common, "--strategy", "average", "--local-steps", str(LOCAL_STEPS), "--rounds", rounds],
     }
-    ours[AVERAGE] += ["--rounds", str(rounds_for(options.steps, batches))]
     programs: dict[str, Callable[[], Any]] = {
         name: lambda train=train: run_tfleet(train)  # type: ignore[misc]
         for name, train in ours.items()
