@@ -49,8 +49,8 @@ class Ending:
             "outcome": self._outcome,
         }
         self._job = job
-        self._committed = self._trying = False
-        self._fails_at = 0.0
+        self._committed = False
+        self._fails_at: float | None = None
         self._finaliser: Member | None = None
         if self.wish == "interrupted":
             job.loop.call_later(0, self.give_up)
@@ -135,7 +135,6 @@ class Ending:
         if last and last["step"] == job.step:
             self._final_commit(last["number"])
         else:
-            self._fails_at = job.loop.now() + PATIENCE
             self._commit()
 
     def _commit(self) -> None:
@@ -144,12 +143,12 @@ class Ending:
 
     def _commit_again(self, why: str) -> None:
         loop = self._job.loop
-        if loop.now() >= self._fails_at:
+        if self._fails_at is None:
+            self._fails_at = loop.now() + PATIENCE
+            self._job.note(f"{why}; the final commit is tried again for {PATIENCE:g} s")
+        elif loop.now() >= self._fails_at:
             self.fail(f"{why}, then go on with --resume")
             return
-        if not self._trying:
-            self._trying = True
-            self._job.note(f"{why}; the final commit is tried again for {PATIENCE:g} s")
         loop.call_later(AGAIN, self._commit)
 
     def fail(self, reason: str, exit_code: int = ExitCode.FAILED) -> None:
